@@ -1,0 +1,22 @@
+# Few targets; each is one command that also works by hand.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build test lint parity bench-services
+
+build: ## the one binary, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/fairway ./cmd/fairway
+
+test: ## everything that needs no download but Go modules; root or not
+	go test ./...
+
+lint:
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go vet -tags parity ./test/...
+	go run $(STATICCHECK) ./...
+
+parity: ## as root: the packet table against real kube-proxy and a real kube-apiserver
+	go test -tags parity -timeout 40m ./test/parity/...
+
+bench-services: ## as root: Fairway beside kube-proxy; PROFILE=quick|full
+	go run ./test/bench -profile $(or $(PROFILE),quick) -o test/results

@@ -1,0 +1,169 @@
+// Package docs holds the documentation; its tests run every command in it.
+package docs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A command block is fenced by ```sh and is one of:
+//
+//	```sh            run here, in order with the other blocks of its file, in one shell
+//	```sh ci         a command that runs these tests: .ci/run must contain each line
+//	```sh cluster    needs a Kubernetes API server and root: test/parity runs it
+//
+// A line that starts `fairway up` without a `&` is left running for the blocks after it,
+// as in a second terminal, until the next one starts or the file ends.
+var fence = regexp.MustCompile("(?ms)^```sh([^\n]*)\n(.*?)^```$")
+
+// documents returns every file whose command blocks are run.
+func documents(t *testing.T) []string {
+	t.Helper()
+	var files []string
+	for _, glob := range []string{"../*.md", "*.md", "*/*.md"} {
+		m, err := filepath.Glob(glob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, m...)
+	}
+	if len(files) < 4 {
+		t.Fatalf("found only %v", files)
+	}
+	return files
+}
+
+func TestCommandBlocks(t *testing.T) {
+	ran := 0
+	for _, file := range documents(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var script strings.Builder
+		for _, m := range fence.FindAllSubmatch(text, -1) {
+			switch kind, block := strings.TrimSpace(string(m[1])), string(m[2]); kind {
+			case "":
+				ran++
+				script.WriteString(rewrite(block))
+			case "ci":
+				checkCI(t, file, block)
+			case "cluster":
+			default:
+				t.Errorf("%s: unknown kind of command block %q", file, kind)
+			}
+		}
+		if script.Len() > 0 {
+			t.Run(strings.TrimPrefix(file, "../"), func(t *testing.T) { runScript(t, script.String()) })
+		}
+	}
+	if ran == 0 {
+		t.Error("no command block was run")
+	}
+}
+
+// checkCI fails unless .ci/run, or the Makefile target it calls, has each line of the block.
+func checkCI(t *testing.T, file, block string) {
+	t.Helper()
+	ci, err := os.ReadFile("../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(block) {
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " #")
+		if line = strings.TrimSpace(line); line != "" && !strings.Contains(string(ci), line) && !strings.Contains(string(ci), strings.Replace(line, "go test ", "go test -race -timeout 25m ", 1)) && file != "" && line != "bash .ci/run" {
+			t.Errorf("%s: .ci/run does not run %q", file, line)
+		}
+	}
+}
+
+// up matches a line that starts a sandbox in the foreground.
+var up = regexp.MustCompile(`^(go run \./cmd/fairway|fairway) up( .*)?$`)
+
+// rewrite puts what a reader would leave running in a terminal in the background.
+func rewrite(block string) string {
+	var out strings.Builder
+	for line := range strings.Lines(block) {
+		line = strings.TrimRight(line, "\n")
+		if up.MatchString(line) {
+			fmt.Fprintf(&out, "start_up %s\n", line)
+			continue
+		}
+		fmt.Fprintln(&out, line)
+	}
+	return out.String()
+}
+
+const prelude = `set -euo pipefail
+stop_up() {
+  [ -n "${UP-}" ] || return 0
+  kill -INT -- "-$UP" 2>/dev/null || true
+  while kill -0 -- "-$UP" 2>/dev/null; do sleep 0.05; done
+  UP=
+}
+start_up() {
+  stop_up
+  : > "$WORK/up.log"
+  setsid "$@" > "$WORK/up.log" 2>&1 < /dev/null &
+  UP=$!
+  for _ in $(seq 1200); do
+    grep -q '^ready' "$WORK/up.log" && return
+    kill -0 "$UP" 2>/dev/null || break
+    sleep 0.1
+  done
+  echo "sandbox did not get ready:"; cat "$WORK/up.log"; exit 1
+}
+trap stop_up EXIT
+`
+
+func runScript(t *testing.T, script string) {
+	work := t.TempDir()
+	bin := filepath.Join(work, "bin")
+	build := exec.Command("go", "build", "-o", bin+"/", "../cmd/fairway")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", prelude+"set -x\n"+script)
+	cmd.Dir = ".."
+	// A runtime directory of its own: the commands must find this sandbox and no other.
+	cmd.Env = append(os.Environ(), "WORK="+work, "XDG_RUNTIME_DIR="+work, "PATH="+bin+":"+os.Getenv("PATH"))
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 20 * time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		log, _ := os.ReadFile(filepath.Join(work, "up.log"))
+		t.Fatalf("%v\n%s\n--- fairway up printed:\n%s", err, out.String(), log)
+	}
+}
+
+// TestLinks fails on a relative link in the documentation that leads nowhere.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+	for _, file := range documents(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllSubmatch(text, -1) {
+			to := string(m[1])
+			if strings.Contains(to, "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), to)); err != nil {
+				t.Errorf("%s: link to %s: %v", file, to, err)
+			}
+		}
+	}
+}
