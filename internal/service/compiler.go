@@ -263,7 +263,7 @@ func (c *Compiler) resolve(e *entry, r *Result) {
 func (c *Compiler) lose(e *entry, s *model.Service, f *model.Frontend, h claim) {
 	e.lost = append(e.lost, Problem{
 		Object:  "Service " + e.key.namespace + "/" + e.key.name,
-		Field:   specPort(s),
+		Field:   specPort(e.svc, s),
 		Message: fmt.Sprintf("%s is already the %s address of Service %s/%s; it is not served", describe(keyOf(s, f), f.Kind), h.kind, h.by.key.namespace, h.by.key.name),
 	})
 }

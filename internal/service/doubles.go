@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/fairwaynet/fairway/internal/model"
 )
 
@@ -38,8 +40,8 @@ func (b *builder) dropDoubles(out []model.Service) []model.Service {
 		}
 		l, w := &b.claims[i], &b.claims[winner]
 		lost = append(lost, *l)
-		b.problem(specPort(&out[l.svc]), "%s is also the %s address of %s; that is served",
-			describe(l.claimKey, l.kind), w.kind, specPort(&out[w.svc]))
+		b.problem(specPort(b.svc, &out[l.svc]), "%s is also the %s address of %s; that is served",
+			describe(l.claimKey, l.kind), w.kind, specPort(b.svc, &out[w.svc]))
 	}
 	if lost == nil {
 		return out
@@ -55,12 +57,14 @@ func (b *builder) dropDoubles(out []model.Service) []model.Service {
 	return slices.DeleteFunc(out, func(s model.Service) bool { return len(s.Frontends) == 0 })
 }
 
-// specPort names a Service's port in messages, as a field.
-func specPort(s *model.Service) string {
-	if s.ID.Port == "" {
-		return "spec.ports"
+// specPort names the port of a Kubernetes Service that a model is of, as a field.
+func specPort(svc *corev1.Service, s *model.Service) string {
+	for i := range svc.Spec.Ports {
+		if proto, _ := protocolOf(svc.Spec.Ports[i].Protocol); svc.Spec.Ports[i].Name == s.ID.Port && proto == s.ID.Protocol {
+			return fmt.Sprintf("spec.ports[%d]", i)
+		}
 	}
-	return fmt.Sprintf("spec.ports[%s]", s.ID.Port)
+	return "spec.ports"
 }
 
 // describe tells users of a frontend: "NodePort 192.0.2.1:30080/TCP".
