@@ -14,8 +14,8 @@ import (
 // slice is an EndpointSlice of a family that the Service at hand is served in.
 type slice struct {
 	obj    *discoveryv1.EndpointSlice
-	family model.Family
-	eps    []endpoint // those whose address could be read
+	family model.Family // 0: of a type that is not served
+	eps    []endpoint   // those whose address could be read
 }
 
 // endpoint is one endpoint of a slice, read.
@@ -45,17 +45,8 @@ func (b *builder) readSlices(in []*discoveryv1.EndpointSlice) {
 	b.slices = b.slices[:0]
 	total := 0
 	for _, s := range in {
-		var f model.Family
-		switch s.AddressType {
-		case discoveryv1.AddressTypeIPv4:
-			f = model.IPv4
-		case discoveryv1.AddressTypeIPv6:
-			f = model.IPv6
-		default:
-			b.sliceProblem(s, "addressType", "%q is not served; IPv4 and IPv6 are", s.AddressType)
-			continue
-		}
-		if b.vips.cluster[familyIndex(f)].IsValid() {
+		f := sliceFamily(s)
+		if f == 0 || b.vips.cluster[familyIndex(f)].IsValid() {
 			b.slices = append(b.slices, slice{obj: s, family: f})
 			total += len(s.Endpoints)
 		}
@@ -67,6 +58,10 @@ func (b *builder) readSlices(in []*discoveryv1.EndpointSlice) {
 	b.eps = slices.Grow(b.eps[:0], total)
 	for i := range b.slices {
 		s := &b.slices[i]
+		if s.family == 0 {
+			b.sliceProblem(s.obj, "addressType", "%q is not served; IPv4 and IPv6 are", s.obj.AddressType)
+			continue
+		}
 		first := len(b.eps)
 		for j := range s.obj.Endpoints {
 			if e, ok := b.readEndpoint(s, j); ok {
@@ -83,6 +78,17 @@ func (b *builder) readSlices(in []*discoveryv1.EndpointSlice) {
 			}
 		}
 	}
+}
+
+// sliceFamily returns the family of a slice, or 0 if it is of another type.
+func sliceFamily(s *discoveryv1.EndpointSlice) model.Family {
+	switch s.AddressType {
+	case discoveryv1.AddressTypeIPv4:
+		return model.IPv4
+	case discoveryv1.AddressTypeIPv6:
+		return model.IPv6
+	}
+	return 0
 }
 
 // readEndpoint reads one endpoint. Only its first address counts: the API says
