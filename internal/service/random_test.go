@@ -353,6 +353,9 @@ func TestIncremental(t *testing.T) {
 				if i < 0 {
 					w.svcs = append(w.svcs, r.service(namespace, name))
 					i = len(w.svcs) - 1
+				} else if r.chance(15) { // made again as it was
+					w.svcs[i] = w.svcs[i].DeepCopy()
+					w.svcs[i].CreationTimestamp = metav1.Unix(1_700_000_000+int64(r.IntN(3)), 0)
 				} else if r.chance(60) {
 					created := w.svcs[i].CreationTimestamp
 					w.svcs[i] = r.service(namespace, name)
