@@ -8,12 +8,12 @@
 // of them: which backends answer, what source address they see, or that the
 // connection is refused or dropped.
 //
-//	                     lan (a bridge, the API server)
-//	         ┌──────────────────────┼─────────────────────┐
-//	      client                    n1                    n2
-//	 (and the outside      (the node under test)     (no proxy)
-//	  server "out")        ┌────────┼────────┐      ┌─────┼─────┐
-//	                      a1       a2       c1      b1    b2    c2
+//	                    lan (a bridge, the API server)
+//	        ┌──────────────────────┼─────────────────────┐
+//	     client                    n1                    n2
+//	(and the outside      (the node under test)     (no proxy)
+//	 server "out")        ┌────────┼────────┐      ┌─────┼─────┐
+//	                     a1       a2       c1      b1    b2    c2
 //
 // Pods are joined to their node by veth pairs and host routes. a1, a2, b1 and
 // b2 are backends, c1 and c2 clients.

@@ -1,0 +1,135 @@
+// Package parity runs the table of Service behaviours (package services)
+// against the real kube-proxy, in nftables and in iptables mode, and against
+// Fairway's agent, all fed by one real API server, and compares.
+package parity
+
+import (
+	"context"
+
+	proxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
+
+	"github.com/fairwaynet/fairway/test/kube"
+	"github.com/fairwaynet/fairway/test/services"
+)
+
+// KubeProxy is the real kube-proxy in one mode.
+type KubeProxy struct {
+	Cluster *kube.Cluster
+	// Mode is "nftables" or "iptables".
+	Mode string
+}
+
+// Name returns "kube-proxy nftables" or "kube-proxy iptables".
+func (k *KubeProxy) Name() string { return "kube-proxy " + k.Mode }
+
+// Start implements services.Proxy.
+func (k *KubeProxy) Start(ctx context.Context, t *services.Topology, cfg services.Config) (services.Instance, error) {
+	return start(ctx, k.Cluster, func(ctx context.Context) (*kube.Process, error) {
+		return k.Cluster.StartKubeProxy(ctx, t.Node().NS, proxyConfig(k.Cluster, k.Mode, cfg))
+	})
+}
+
+// Fairway is the agent of a fairway binary.
+type Fairway struct {
+	Cluster *kube.Cluster
+	Binary  string
+}
+
+// Name returns "Fairway".
+func (f *Fairway) Name() string { return "Fairway" }
+
+// Start implements services.Proxy.
+func (f *Fairway) Start(ctx context.Context, t *services.Topology, cfg services.Config) (services.Instance, error) {
+	return start(ctx, f.Cluster, func(ctx context.Context) (*kube.Process, error) {
+		return StartAgent(ctx, f.Cluster, f.Binary, t.Node().NS, proxyConfig(f.Cluster, "nftables", cfg))
+	})
+}
+
+// StartAgent starts "fairway agent" on a node and returns when it is healthy,
+// which is after its first full apply.
+func StartAgent(ctx context.Context, c *kube.Cluster, binary string, ns kube.Namespace, cfg *proxyv1alpha1.KubeProxyConfiguration) (*kube.Process, error) {
+	path, err := c.WriteConfig("fairway-"+cfg.HostnameOverride, cfg)
+	if err != nil {
+		return nil, err
+	}
+	p, err := kube.StartProcess(ns, c.LogFile("fairway-"+cfg.HostnameOverride), binary, "agent", "--config", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Wait(ctx, func() error { return kube.Healthy(ctx, ns, cfg.HealthzBindAddress) }); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+func proxyConfig(c *kube.Cluster, mode string, cfg services.Config) *proxyv1alpha1.KubeProxyConfiguration {
+	k := c.ProxyConfig("n1", mode)
+	k.IPTables.MasqueradeAll = cfg.MasqueradeAll
+	k.NFTables.MasqueradeAll = cfg.MasqueradeAll
+	k.NodePortAddresses = cfg.NodePortAddresses
+	for _, a := range cfg.NodePortAddresses {
+		if a == "localhost" && mode == "nftables" {
+			k.FeatureGates = map[string]bool{"KubeProxyNFTablesLocalhostNodePorts": true}
+		}
+	}
+	switch cfg.DetectLocal {
+	case "":
+		k.DetectLocalMode = "ClusterCIDR"
+		for i, p := range services.PodCIDRs {
+			if i > 0 {
+				k.ClusterCIDR += ","
+			}
+			k.ClusterCIDR += p.String()
+		}
+	case "interface":
+		k.DetectLocalMode = "InterfaceNamePrefix"
+		k.DetectLocal.InterfaceNamePrefix = services.PodLinkPrefix
+	case "none":
+		// ClusterCIDR without a range is how kube-proxy says "not known".
+		k.DetectLocalMode = "ClusterCIDR"
+	}
+	return k
+}
+
+// instance is a proxy process that follows the API server.
+type instance struct {
+	cluster *kube.Cluster
+	launch  func(context.Context) (*kube.Process, error)
+	process *kube.Process
+}
+
+func start(ctx context.Context, c *kube.Cluster, launch func(context.Context) (*kube.Process, error)) (services.Instance, error) {
+	in := &instance{cluster: c, launch: launch}
+	if err := in.Apply(ctx, services.Nodes()...); err != nil {
+		return nil, err
+	}
+	return in, in.Resume(ctx)
+}
+
+func (in *instance) Apply(ctx context.Context, objs ...services.Object) error {
+	for _, o := range objs {
+		if err := in.cluster.Apply(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *instance) Delete(ctx context.Context, objs ...services.Object) error {
+	for _, o := range objs {
+		if err := in.cluster.Delete(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *instance) Kill() { in.process.Kill() }
+
+func (in *instance) Resume(ctx context.Context) (err error) {
+	in.process, err = in.launch(ctx)
+	return err
+}
+
+func (in *instance) Stop() { in.process.Kill() }
