@@ -94,8 +94,8 @@ type Service struct {
 // FrontendKind tells why an address is a frontend.
 type FrontendKind uint8
 
-// The kinds, in the order in which they win when two Services claim one
-// (address, protocol, port).
+// The kinds. A ClusterIP wins over any other claim to one (address, protocol,
+// port); among others the older Service wins, then the kind in this order.
 const (
 	ClusterIP FrontendKind = iota
 	ExternalIP

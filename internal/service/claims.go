@@ -31,10 +31,13 @@ type claim struct {
 	kind model.FrontendKind
 }
 
-// compare orders claims of one key: the first gets it. Older Services come
-// first, so that a new object cannot take what one in use has.
+// compare orders claims of one key: the first gets it. A cluster IP is the API
+// server's to give, so no externalIP or load balancer address takes it
+// (CVE-2020-8554). Then older Services come first, so that a new object cannot
+// take what one in use has.
 func (c claim) compare(o claim) int {
 	return cmp.Or(
+		cmp.Compare(min(c.kind, model.ExternalIP), min(o.kind, model.ExternalIP)),
 		cmp.Compare(c.by.created, o.by.created),
 		cmp.Compare(c.kind, o.kind),
 		c.by.key.compare(o.by.key),

@@ -164,6 +164,9 @@ func (w *world) owner(dst netip.AddrPort, proto corev1.Protocol) (*corev1.Servic
 		return nil, nil, 0
 	}
 	slices.SortStableFunc(all, func(x, y owned) int {
+		if x.kind != y.kind && (x.kind == model.ClusterIP || y.kind == model.ClusterIP) {
+			return cmp.Compare(x.kind, y.kind)
+		}
 		return cmp.Or(
 			x.svc.CreationTimestamp.Compare(y.svc.CreationTimestamp.Time),
 			cmp.Compare(x.kind, y.kind),
