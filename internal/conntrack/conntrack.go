@@ -1,0 +1,259 @@
+// Package conntrack removes flows from the kernel's connection tracking that go
+// to backends a UDP Service does not have any more. A UDP client that keeps its
+// port would else be sent to an endpoint that left for as long as it talks.
+//
+// TCP is left alone: a connection to an endpoint that left ends by itself.
+// kube-proxy leaves SCTP alone as well.
+package conntrack
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairwaynet/fairway/internal/model"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Options say how a Cleaner works. The zero value is usable.
+type Options struct {
+	// Netns is an open descriptor of the network namespace to work in; 0 means
+	// that of the caller.
+	Netns int
+	// Observe is told of each run; it may be nil. It is called by a goroutine of
+	// the Cleaner.
+	Observe func(Result)
+	// Log gets what happens; nothing is logged if it is nil.
+	Log *slog.Logger
+}
+
+// Result tells of one run over the table of one family.
+type Result struct {
+	Family   model.Family
+	Duration time.Duration
+	// Deleted counts the flows that were removed.
+	Deleted int
+	// Err is why not all could be removed.
+	Err error
+}
+
+// Cleaner removes stale UDP flows. What it is told of is put together, so that
+// there is one run over the table for many changes. It is safe for concurrent use.
+type Cleaner struct {
+	opts Options
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	pending map[model.Family]frontends
+	running bool
+	closed  bool
+	idle    *sync.Cond
+}
+
+// frontends are the addresses to look at.
+type frontends map[netip.AddrPort]frontend
+
+// frontend is what is known of an address.
+type frontend struct {
+	owner model.ServiceID
+	// live are the backends it has; nil if it is a frontend no more.
+	live map[netip.AddrPort]struct{}
+}
+
+// New returns a Cleaner. It opens nothing until there is something to remove.
+func New(opts Options) *Cleaner {
+	c := &Cleaner{opts: opts, log: opts.Log, pending: map[model.Family]frontends{}}
+	c.idle = sync.NewCond(&c.mu)
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Changed tells that a UDP Service is now another than it was; either may be nil.
+// It returns at once. Flows are looked at if a backend left or an address came,
+// went or is reached another way.
+func (c *Cleaner) Changed(was, is *model.Service) {
+	if was != nil && is != nil && !matters(was, is) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	if was != nil {
+		gone := frontend{owner: was.ID}
+		for _, f := range was.Frontends {
+			c.note(was.ID.Family, f.AddrPort(), gone)
+		}
+	}
+	if is != nil {
+		now := frontend{owner: is.ID, live: map[netip.AddrPort]struct{}{}}
+		for _, list := range [][]model.Backend{is.Cluster, is.Local} {
+			for _, b := range list {
+				now.live[unmapped(b.Addr)] = struct{}{}
+			}
+		}
+		for _, f := range is.Frontends {
+			c.note(is.ID.Family, f.AddrPort(), now)
+		}
+	}
+	if !c.running {
+		c.running = true
+		go c.run()
+	}
+}
+
+// note makes an address pending.
+func (c *Cleaner) note(fam model.Family, at netip.AddrPort, f frontend) {
+	at = unmapped(at)
+	if c.pending[fam] == nil {
+		c.pending[fam] = frontends{}
+	}
+	if known, ok := c.pending[fam][at]; ok && f.live == nil && known.live != nil && known.owner != f.owner {
+		// It moved from one Service to another, and the new one told of it first.
+		return
+	}
+	c.pending[fam][at] = f
+}
+
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// matters reports whether flows may be stale after a change.
+func matters(was, is *model.Service) bool {
+	if !slices.EqualFunc(was.Frontends, is.Frontends, func(a, b model.Frontend) bool {
+		return a.AddrPort() == b.AddrPort() && a.Action == b.Action
+	}) {
+		return true
+	}
+	left := func(was, is []model.Backend) bool {
+		have := make(map[netip.AddrPort]struct{}, len(is))
+		for _, b := range is {
+			have[b.Addr] = struct{}{}
+		}
+		return slices.ContainsFunc(was, func(b model.Backend) bool {
+			_, ok := have[b.Addr]
+			return !ok
+		})
+	}
+	return left(was.Cluster, is.Cluster) || left(was.Local, is.Local)
+}
+
+// Wait returns when all that the Cleaner was told of is done.
+func (c *Cleaner) Wait() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.running {
+		c.idle.Wait()
+	}
+}
+
+// Close makes the Cleaner forget what is not begun and waits for the rest.
+func (c *Cleaner) Close() {
+	c.mu.Lock()
+	c.closed = true
+	clear(c.pending)
+	c.mu.Unlock()
+	c.Wait()
+}
+
+// run works off what is pending.
+func (c *Cleaner) run() {
+	for {
+		c.mu.Lock()
+		if len(c.pending) == 0 {
+			c.running = false
+			c.idle.Broadcast()
+			c.mu.Unlock()
+			return
+		}
+		work := c.pending
+		c.pending = map[model.Family]frontends{}
+		c.mu.Unlock()
+		for fam, fronts := range work {
+			r := c.clean(fam, fronts)
+			if r.Err != nil {
+				c.log.Error("cannot remove stale UDP flows", "family", fam.String(), "err", r.Err)
+			}
+			if c.opts.Observe != nil {
+				c.opts.Observe(r)
+			}
+		}
+	}
+}
+
+// clean removes the stale flows to some frontends.
+func (c *Cleaner) clean(fam model.Family, fronts frontends) Result {
+	began := time.Now()
+	deleted, err := c.delete(fam, stale(fronts))
+	return Result{Family: fam, Duration: time.Since(began), Deleted: int(deleted), Err: err}
+}
+
+func (c *Cleaner) delete(fam model.Family, filter netlink.CustomConntrackFilter) (uint, error) {
+	var h *netlink.Handle
+	var err error
+	if c.opts.Netns != 0 {
+		h, err = netlink.NewHandleAt(netns.NsHandle(c.opts.Netns), unix.NETLINK_NETFILTER)
+	} else {
+		h, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer h.Close()
+	family := netlink.InetFamily(unix.AF_INET)
+	if fam == model.IPv6 {
+		family = unix.AF_INET6
+	}
+	// A table that changes while it is listed gives an incomplete list.
+	const tries = 3
+	var total uint
+	for try := 1; ; try++ {
+		n, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter)
+		total += n
+		if err == nil || try == tries {
+			return total, err
+		}
+	}
+}
+
+// stale matches the flows to be removed.
+type stale frontends
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	if flow.Forward.Protocol != unix.IPPROTO_UDP {
+		return false
+	}
+	to, ok := addrPort(flow.Forward.DstIP, flow.Forward.DstPort)
+	if !ok {
+		return false
+	}
+	f, ours := s[to]
+	if !ours {
+		return false
+	}
+	from, ok := addrPort(flow.Reverse.SrcIP, flow.Reverse.SrcPort)
+	if !ok {
+		return false
+	}
+	if f.live == nil {
+		// The address is no frontend any more. A flow that was not translated is
+		// not ours.
+		return from != to
+	}
+	_, served := f.live[from]
+	return !served
+}
+
+func addrPort(ip []byte, port uint16) (netip.AddrPort, bool) {
+	a, ok := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(a.Unmap(), port), ok
+}

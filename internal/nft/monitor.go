@@ -1,0 +1,126 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// monitor hears of changes that others make to the tables.
+type monitor struct {
+	nl *netlink.Conn
+	// foreign gets a value when one of the tables was changed, or when it is not
+	// known whether it was.
+	foreign chan struct{}
+	done    chan struct{}
+}
+
+// monitorBuffer holds the notifications that come while the driver is busy. If it
+// overflows, everything is compared, so no change is lost.
+const monitorBuffer = 4 << 20
+
+// newMonitor joins the kernel's nftables group.
+func newMonitor(netns int, ours func(port uint32) bool, port uint32) (*monitor, error) {
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	_ = nl.SetReadBuffer(monitorBuffer)
+	// What this process loads itself is dropped before it fills the buffer. A
+	// filter that cannot be set costs time only: run looks again.
+	_ = nl.SetBPF(notFrom(port))
+	if err := nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		_ = nl.Close()
+		return nil, fmt.Errorf("join the nftables group: %w", err)
+	}
+	m := &monitor{nl: nl, foreign: make(chan struct{}, 1), done: make(chan struct{})}
+	go m.run(ours)
+	return m, nil
+}
+
+// notFrom is a socket filter that drops messages about what a port did. The
+// messages of one packet are all about one transaction.
+func notFrom(port uint32) []bpf.RawInstruction {
+	// The filter loads in network order what the header has in the host's.
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], port)
+	const portOffset = 12 // in nlmsghdr
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: portOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(b[:]), SkipFalse: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: 1<<32 - 1},
+	})
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+func (m *monitor) close() {
+	_ = m.nl.Close()
+	<-m.done
+}
+
+func (m *monitor) tell() {
+	select {
+	case m.foreign <- struct{}{}:
+	default:
+	}
+}
+
+// run reads until the socket is closed. It looks at the table's name only: what
+// else is in a message may be of a kind that this package does not know.
+func (m *monitor) run(ours func(port uint32) bool) {
+	defer close(m.done)
+	for {
+		msgs, err := m.nl.Receive()
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.ENOBUFS):
+			m.tell()
+			continue
+		default:
+			// Closed, or broken for good: Run opens another after an audit.
+			m.tell()
+			return
+		}
+		for _, msg := range msgs {
+			if !ours(msg.Header.PID) && isOurTable(msg) {
+				m.tell()
+				break
+			}
+		}
+	}
+}
+
+// isOurTable reports whether a notification is about one of the driver's tables.
+func isOurTable(msg netlink.Message) bool {
+	if uint16(msg.Header.Type)>>8 != unix.NFNL_SUBSYS_NFTABLES || len(msg.Data) < 4 {
+		return false
+	}
+	if f := msg.Data[0]; f != unix.NFPROTO_IPV4 && f != unix.NFPROTO_IPV6 {
+		return false
+	}
+	if uint16(msg.Header.Type)&0xff == unix.NFT_MSG_NEWGEN {
+		return false
+	}
+	found := false
+	_ = eachAttr(msg.Data[4:], func(typ uint16, data []byte) error {
+		// The table's name is the first attribute of every object.
+		if typ == unix.NFTA_TABLE_NAME && text(data) == TableName {
+			found = true
+		}
+		return nil
+	})
+	return found
+}
+
+// settle is how long Run waits after a foreign change before it compares: who
+// changes much makes many transactions.
+const settle = 50 * time.Millisecond

@@ -1,0 +1,326 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/fairwaynet/fairway/internal/model"
+	"github.com/mdlayher/netlink"
+)
+
+// reconcile reads what the kernel holds, takes it as the starting point, and
+// makes it equal to the desired state: at start, after doubts, and as an audit.
+func (d *Driver) reconcile(ctx context.Context) error {
+	// What is pending is part of the whole.
+	for id := range d.desired {
+		d.pending[id] = struct{}{}
+	}
+	for _, f := range d.families {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := d.reconcileFamily(ctx, f); err != nil {
+			return fmt.Errorf("%s: %w", f.family, err)
+		}
+	}
+	// Those of no family served, and those that went and that the kernel has not.
+	p := d.newPass(ctx)
+	for _, id := range d.takePending() {
+		if d.desired[id] == nil {
+			delete(d.pending, id)
+			d.noteFlows(change{id: id}, false)
+			d.succeeded(change{id: id})
+		} else if err := p.add(id); err != nil {
+			return err
+		}
+	}
+	if err := p.finish(); err != nil {
+		return err
+	}
+	gen, err := d.conn.generation()
+	if err != nil {
+		return err
+	}
+	d.generation = gen
+	d.stale, d.adopted, d.nodePending = false, true, false
+	return nil
+}
+
+// repair collects what is found wrong with one table.
+type repair struct {
+	d        *Driver
+	f        *family
+	kernel   *kernelTable
+	elements *kernelElements
+	// rebuild says that sets of a new generation are filled beside the old.
+	rebuild bool
+	// leftover are the addresses that nobody wants any more, by group.
+	leftover map[uint32][]front
+	// wanted is who shall have an address.
+	wanted map[frontKey]model.ServiceID
+	// kept are the elements of the endpoints map that belong to a Service.
+	kept map[uint32]map[uint32]struct{}
+}
+
+func (d *Driver) reconcileFamily(ctx context.Context, f *family) error {
+	kernel, err := d.conn.readTable(f.nfproto)
+	if err != nil {
+		return err
+	}
+	r := &repair{d: d, f: f, kernel: kernel, wanted: map[frontKey]model.ServiceID{}, kept: map[uint32]map[uint32]struct{}{}}
+	before := d.stats.Operations
+	f.forget()
+	f.rules.node = d.node
+	f.rules.plens = nil
+	if err := r.prepare(); err != nil {
+		return err
+	}
+	defer func() { f.deferred = false }()
+	r.adopt()
+	if err := r.strays(true); err != nil {
+		return err
+	}
+	p := d.newPass(ctx)
+	p.lenient = true
+	for _, id := range d.takePending() {
+		if id.Family == f.family {
+			if err := p.add(id); err != nil {
+				return err
+			}
+		}
+	}
+	if err := p.finish(); err != nil {
+		return err
+	}
+	if err := r.rules(); err != nil {
+		return err
+	}
+	if err := r.strays(false); err != nil {
+		return err
+	}
+	r.unknownObjects()
+	r.unusedClasses()
+	if n := d.stats.Operations - before; n > 0 && d.adopted && d.opts.Observer.Repair != nil {
+		d.opts.Observer.Repair(f.family, n)
+	}
+	return nil
+}
+
+// prepare finds sets to go on with, or makes new ones, and reads the elements.
+func (r *repair) prepare() error {
+	f := r.f
+	generation, highest := 0, 0
+	for name := range r.kernel.sets {
+		at := strings.LastIndexByte(name, '-')
+		n, err := strconv.Atoi(name[at+1:])
+		if err != nil || n <= 0 {
+			continue
+		}
+		highest = max(highest, n)
+		if n > generation && r.complete(f.names(n)) {
+			generation = n
+		}
+	}
+	if generation == 0 {
+		r.rebuild = r.kernel.exists
+		generation = highest + 1
+	}
+	f.rules.names = f.names(generation)
+	if r.kernel.exists && !r.rebuild {
+		var err error
+		if r.elements, err = r.d.conn.readAll(f.familyLayout, f.rules.names); err != nil {
+			return err
+		}
+		r.adoptClasses()
+		f.deferred = !r.rulesRight()
+		return nil
+	}
+	r.elements = newKernelElements()
+	msgs := []netlink.Message{newTable(f.nfproto)}
+	for k := range numSets {
+		size := uint32(0)
+		if k == setFrontends {
+			size = r.d.opts.Faults.frontendLimit()
+		}
+		msgs = append(msgs, newSet(f.familyLayout, f.rules.names, k, size))
+	}
+	if r.rebuild {
+		r.d.log.Warn("the nftables table is not as this release makes it: building it anew", "family", f.family.String())
+		f.deferred = true
+	} else {
+		msgs = f.ruleMessages(msgs)
+	}
+	if err := r.d.commitObjects(msgs...); err != nil {
+		return fmt.Errorf("create table: %w", err)
+	}
+	return nil
+}
+
+// complete reports whether all sets of a generation are there, as they should be.
+func (r *repair) complete(n names) bool {
+	for k := range numSets {
+		s := r.f.sets[k]
+		have, ok := r.kernel.sets[n.set[k]]
+		want := kernelSet{flags: s.flags, keyType: s.keyType, keyLen: uint32(s.keyLen)}
+		if s.data != nil {
+			want.dataType, want.dataLen = s.dataTyp, uint32(s.dataLen)
+		}
+		if k == setKinds || k == setClasses {
+			have.dataLen = 0 // the kernel's own size of a verdict
+		}
+		if !ok || have != want {
+			return false
+		}
+	}
+	return true
+}
+
+// adoptClasses takes over the numbers of the classes in the kernel.
+func (r *repair) adoptClasses() {
+	f := r.f
+	for n, chain := range r.elements.verdicts[setClasses] {
+		c, ok := parseClass(chain)
+		if _, dup := f.classes[c]; n < firstClass || !ok || dup || r.kernel.chains[chain] == nil {
+			continue
+		}
+		f.classes[c], f.numbers[n] = n, c
+		f.lastClass = max(f.lastClass, n)
+	}
+}
+
+// expected gives the chains that the table shall have.
+func (f *family) expected() []chain {
+	classes := make([]class, 0, len(f.classes))
+	for _, n := range f.classNumbers() {
+		classes = append(classes, f.numbers[n])
+	}
+	return f.rules.chains(classes)
+}
+
+// classNumbers gives the numbers of the classes, in order.
+func (f *family) classNumbers() []uint32 {
+	all := make([]uint32, 0, len(f.numbers))
+	for n := range f.numbers {
+		all = append(all, n)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// rulesRight reports whether the kernel has the rules it shall have, and takes
+// over what source ranges' lengths it knows.
+func (r *repair) rulesRight() bool {
+	f := r.f
+	for id, m := range r.d.desired {
+		if id.Family == f.family {
+			for _, fe := range m.Frontends {
+				f.rules.addLengths(f.rules.ofFamily(fe.SourceRanges))
+			}
+		}
+	}
+	if r.kernel.flags != 0 {
+		return false // dormant, or owned by another process
+	}
+	for _, k := range kinds() {
+		if r.elements.verdicts[setKinds][k] != kindChain(k) {
+			return false
+		}
+	}
+	for n, c := range f.numbers {
+		if r.elements.verdicts[setKinds][n] != c.chain() {
+			return false
+		}
+	}
+	if len(r.elements.verdicts[setKinds]) != len(kinds())+len(f.classes) ||
+		len(r.elements.verdicts[setClasses]) != len(f.classes) {
+		return false
+	}
+	for _, c := range f.expected() {
+		have := r.kernel.chains[c.name]
+		if have == nil || !sameBase(have, c) || len(have.rules) != len(c.rules) {
+			return false
+		}
+		for i, rule := range c.rules {
+			if _, hash, err := encodeRule(f.nfproto, rule); err != nil || hash != have.rules[i] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func sameBase(have *kernelChain, c chain) bool {
+	if have.base == nil || c.base == nil {
+		return have.base == nil && c.base == nil
+	}
+	return have.nat && *have.base == *c.base
+}
+
+// ruleMessages appends what replaces all rules, whatever they are.
+func (f *family) ruleMessages(msgs []netlink.Message) []netlink.Message {
+	msgs = append(msgs, newTable(f.nfproto), flushRules(f.nfproto, ""),
+		flushSet(f.nfproto, f.rules.set[setKinds]), flushSet(f.nfproto, f.rules.set[setClasses]))
+	chains := f.expected()
+	for _, c := range chains {
+		msgs = append(msgs, newChain(f.nfproto, c))
+	}
+	for _, c := range chains {
+		msgs = f.appendRules(msgs, c)
+	}
+	for _, k := range kinds() {
+		msgs = append(msgs, f.dispatchTo(setKinds, k, kindChain(k)))
+	}
+	for _, n := range f.classNumbers() {
+		name := f.numbers[n].chain()
+		msgs = append(msgs, f.dispatchTo(setKinds, n, name), f.dispatchTo(setClasses, n, name))
+	}
+	return msgs
+}
+
+// rules replaces the rules if they are not right, in one transaction.
+func (r *repair) rules() error {
+	f := r.f
+	if !f.deferred {
+		return nil
+	}
+	var msgs []netlink.Message
+	wrong := false
+	for _, c := range f.expected() {
+		if have := r.kernel.chains[c.name]; have != nil && !sameBase(have, c) {
+			wrong = true
+		}
+	}
+	if wrong {
+		// A chain of ours that is hooked in elsewhere: away with all chains.
+		msgs = append(msgs, flushRules(f.nfproto, ""))
+		for name := range r.kernel.sets {
+			if strings.HasPrefix(name, f.sets[setKinds].name+"-") || strings.HasPrefix(name, f.sets[setClasses].name+"-") {
+				msgs = append(msgs, flushSet(f.nfproto, name))
+			}
+		}
+		for name := range r.kernel.chains {
+			msgs = append(msgs, delChain(f.nfproto, name))
+		}
+		r.kernel.chains = nil
+	}
+	if err := r.d.commitObjects(f.ruleMessages(msgs)...); err != nil {
+		return fmt.Errorf("write rules: %w", err)
+	}
+	f.deferred = false
+	return nil
+}
+
+// addLengths notes prefix lengths as in use.
+func (s *ruleset) addLengths(prefixes []netip.Prefix) {
+	for _, p := range prefixes {
+		if !slices.Contains(s.plens, p.Bits()) {
+			s.plens = append(s.plens, p.Bits())
+		}
+	}
+	slices.Sort(s.plens)
+	slices.Reverse(s.plens)
+}
