@@ -61,13 +61,27 @@ func (r *rig) connectOnce(to netip.AddrPort) (time.Duration, error) {
 // clientSocket makes a socket that ends its connection by a reset, so that no
 // port is kept by TIME_WAIT.
 func clientSocket(flags int) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|flags, 0)
+	fd, err := tcpSocket(flags)
 	if err != nil {
 		return -1, err
 	}
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		_ = unix.Close(fd)
 		return -1, err
+	}
+	return fd, nil
+}
+
+// tcpSocket makes a socket with cubic congestion control, whatever the machine's
+// default is. (Namespaces other than the first may not choose a default.)
+func tcpSocket(flags int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "cubic"); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("use cubic: %w", err)
 	}
 	return fd, nil
 }

@@ -43,8 +43,7 @@ func newControlPlane() (*controlPlane, error) {
 	return &controlPlane{ns: ns}, ns.Do(func() error { return setUp("lo", apiServerAddr+"/32") })
 }
 
-// newNS makes a namespace that forwards and uses cubic: the machine's default
-// may be another, which would show in throughput and not in Services.
+// newNS makes a namespace that forwards.
 func newNS() (*netns.NS, error) {
 	ns, err := netns.New()
 	if err != nil {
@@ -52,10 +51,9 @@ func newNS() (*netns.NS, error) {
 	}
 	err = ns.Do(func() error {
 		for name, value := range map[string]string{
-			"net/ipv4/ip_forward":             "1",
-			"net/ipv4/tcp_congestion_control": "cubic",
-			"net/ipv4/ip_local_port_range":    "1024 65535",
-			"net/ipv4/icmp_ratelimit":         "0",
+			"net/ipv4/ip_forward":          "1",
+			"net/ipv4/ip_local_port_range": "1024 65535",
+			"net/ipv4/icmp_ratelimit":      "0",
 		} {
 			if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0); err != nil {
 				return err
@@ -123,7 +121,7 @@ func (r *rig) Close() {
 
 func (r *rig) listen() error {
 	return r.server.Do(func() (err error) {
-		r.listener, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		r.listener, err = tcpSocket(unix.SOCK_NONBLOCK)
 		if err != nil {
 			return err
 		}
