@@ -68,7 +68,11 @@ func (i *interfaceAddresses) watch(ctx context.Context, moved chan<- struct{}) {
 		done := make(chan struct{})
 		err := i.do(func() error {
 			return netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
-				ErrorCallback: func(err error) { i.log.Warn("watch of addresses", "err", err) },
+				ErrorCallback: func(err error) {
+					if ctx.Err() == nil {
+						i.log.Warn("watch of addresses", "err", err)
+					}
+				},
 			})
 		})
 		if err == nil {

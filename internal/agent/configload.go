@@ -25,18 +25,33 @@ const (
 // still found in clusters that were made then.
 var formerFields = []string{"udpIdleTimeout", "resourceContainer"}
 
+// Override changes fields of a configuration after it was read, as flags do.
+type Override func(*v1alpha1.KubeProxyConfiguration)
+
 // LoadConfig reads a KubeProxyConfiguration from a file. The warnings name each
 // field that is set and has no effect. An error names file, line and field.
-func LoadConfig(path string) (Config, []string, error) {
+func LoadConfig(path string, o Override) (Config, []string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return Config{}, nil, err
 	}
-	return ParseConfig(path, data)
+	return ParseConfig(path, data, o)
 }
 
-// ParseConfig is LoadConfig for data at hand; name is for the messages.
-func ParseConfig(name string, data []byte) (Config, []string, error) {
+// NewConfig is LoadConfig without a file: kube-proxy's defaults in nftables mode,
+// and what o changes.
+func NewConfig(o Override) (Config, []string, error) {
+	k := v1alpha1.KubeProxyConfiguration{Mode: "nftables"}
+	k.APIVersion, k.Kind = configAPIVersion, configKind
+	if o != nil {
+		o(&k)
+	}
+	return fromKubeProxy(&k)
+}
+
+// ParseConfig is LoadConfig for data at hand; name is for the messages. o may be
+// nil.
+func ParseConfig(name string, data []byte, o Override) (Config, []string, error) {
 	doc, err := parseOne(data)
 	if err != nil {
 		return Config{}, nil, fmt.Errorf("%s: %w", name, err)
@@ -76,6 +91,9 @@ func ParseConfig(name string, data []byte) (Config, []string, error) {
 			continue
 		}
 		problems = append(problems, at(path, message))
+	}
+	if o != nil {
+		o(&k)
 	}
 	cfg, more, err := fromKubeProxy(&k)
 	for _, e := range flatten(err) {

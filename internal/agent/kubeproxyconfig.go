@@ -23,7 +23,7 @@ const (
 // DefaultConfig is what an agent on a real node does without a configuration:
 // kube-proxy's defaults, in nftables mode.
 func DefaultConfig() Config {
-	c, _, err := fromKubeProxy(&v1alpha1.KubeProxyConfiguration{Mode: "nftables"})
+	c, _, err := NewConfig(nil)
 	if err != nil {
 		panic("the defaults are invalid: " + err.Error())
 	}

@@ -96,8 +96,9 @@ type NodeStatus struct {
 // Problem is something that is not as it should be.
 type Problem struct {
 	// Source says who found it: "manifest" (a file cannot be read or is wrong),
-	// "workload", "compile" (an object cannot be served as it is), "apply" (the
-	// kernel did not take it), "listen" (a port is taken).
+	// "workload" (the cluster would not accept an object), "pod" (it does not
+	// run), "compile" (an object cannot be served as it is), "apply" (the kernel
+	// did not take it), "listen" (a port is taken).
 	Source string `json:"source"`
 	Node   string `json:"node,omitempty"`
 	File   string `json:"file,omitempty"`
