@@ -129,6 +129,9 @@ func (s *Sandbox) syncPod(obj *corev1.Pod, deleted bool) {
 		}
 		return
 	}
+	if old != nil {
+		old.faster() // the new one waits for it
+	}
 	s.startPod(obj, node)
 }
 
