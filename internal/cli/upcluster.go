@@ -82,9 +82,9 @@ func newUpCluster(o *upOptions, stdin *os.File, output interface{ Write([]byte) 
 		SetReady:  c.workloads.SetReady,
 		SetScale:  c.workloads.Scale,
 		StartNode: c.runAgent,
-		Domain: clusterDomain,
-		Output: output,
-		Log:    log,
+		Domain:    clusterDomain,
+		Output:    output,
+		Log:       log,
 	})
 	return c, err
 }

@@ -63,7 +63,7 @@ func (c *upCluster) snapshot() *snapshot {
 	synced := map[string]bool{}
 	for _, a := range c.running() {
 		n := a.NodeStatus()
-		synced[n.Name] = n.Synced && n.Applied == n.Frontends
+		synced[n.Name] = n.Synced
 	}
 	for n := range c.cluster.Nodes.All(txn) {
 		node := snapshotNode{name: n.Name, zone: n.Labels[corev1.LabelTopologyZone], pods: podsOf[n.Name], synced: synced[n.Name]}

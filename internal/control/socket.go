@@ -17,6 +17,9 @@ import (
 // sandbox's or the agent's.
 const suffix = ".sock"
 
+// dirEnv is the environment variable that sets the one directory to use.
+const dirEnv = "FAIRWAY_RUNTIME_DIR"
+
 // nameRule is what a socket may be called: it becomes a file name, and the
 // whole path has to fit into the 108 bytes of a unix address.
 var nameRule = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,46}[a-zA-Z0-9])?$`)
@@ -24,6 +27,9 @@ var nameRule = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,46}[a-zA-Z0-9])
 // dirs returns the directories that control sockets can be in, the preferred
 // one first.
 func dirs() []string {
+	if d := os.Getenv(dirEnv); d != "" {
+		return []string{d}
+	}
 	var out []string
 	if d := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(d) {
 		out = append(out, filepath.Join(d, "fairway"))
