@@ -42,17 +42,3 @@ func (s *Sandbox) startEcho(ctx context.Context, pod *corev1.Pod, ns *netns.NS) 
 	close(ready)
 	return stop, ready, nil
 }
-
-// containerPorts returns the ports of all containers that run beside each other.
-func containerPorts(p *corev1.Pod) []corev1.ContainerPort {
-	var out []corev1.ContainerPort
-	for _, c := range p.Spec.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			out = append(out, c.Ports...)
-		}
-	}
-	for _, c := range p.Spec.Containers {
-		out = append(out, c.Ports...)
-	}
-	return out
-}

@@ -134,10 +134,11 @@ func (s *Sandbox) followCluster(ctx context.Context) error {
 		if moved {
 			s.startWaiting(txn)
 		}
-		for range services.next(txn) {
+		if len(services.next(txn)) > 0 {
 			moved = true
+			s.syncPorts(txn)
 		}
-		for range slicesOf.next(txn) {
+		if len(slicesOf.next(txn)) > 0 {
 			moved = true
 		}
 		if moved {

@@ -37,6 +37,7 @@ type pod struct {
 	// hurry is closed when it should terminate faster than its grace period.
 	hurry     chan struct{}
 	hurryOnce sync.Once
+	more      chan struct{} // holds a value when guessed has grown
 
 	mu       sync.Mutex
 	obj      *corev1.Pod // guarded by mu, as all below
@@ -44,6 +45,7 @@ type pod struct {
 	phase    Phase
 	restarts int
 	err      error
+	guessed  []corev1.ContainerPort // see guessedPorts; it only grows
 }
 
 // podNetns is the network namespace of a pod: its own, or its node's.
@@ -141,8 +143,10 @@ func (s *Sandbox) startPod(obj *corev1.Pod, node *node) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &pod{
 		key: store.Key(obj), obj: obj, node: node, addrs: podAddrs(obj),
-		cancel: cancel, done: make(chan struct{}), hurry: make(chan struct{}), phase: Starting,
+		cancel: cancel, done: make(chan struct{}), hurry: make(chan struct{}),
+		more: make(chan struct{}, 1), phase: Starting,
 	}
+	p.guess(s.guessedPorts(s.o.Cluster.DB.ReadTxn(), obj))
 	before := s.going[p.key]
 	s.mu.Lock()
 	s.pods[p.key] = p
@@ -277,21 +281,34 @@ func (s *Sandbox) runServer(ctx context.Context, p *pod, ns *netns.NS) error {
 	run, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	obj := p.object()
-	stop, ready, err := s.o.StartPod(run, obj, ns)
+	guessed := p.guessedFrom(0)
+	stop, ready, err := s.o.StartPod(run, withPorts(obj, guessed), ns)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	s.setPhase(p, Running, nil)
-	select {
-	case <-ready:
-		s.setPhase(p, Ready, nil)
-	case <-ctx.Done():
-		return nil
+	for ctx.Err() == nil {
+		select {
+		case <-ready:
+			ready = nil
+			s.setPhase(p, Ready, nil)
+		case <-p.more:
+			added := p.guessedFrom(len(guessed))
+			if len(added) == 0 {
+				continue // known at the start
+			}
+			stop, _, err := s.o.StartPod(run, withPorts(obj, added), ns)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			guessed = append(guessed, added...)
+		case <-ctx.Done():
+		}
 	}
-	<-ctx.Done()
 	select {
-	case <-time.After(min(drain, grace(obj))):
+	case <-time.After(min(drain, grace(p.object()))):
 	case <-p.hurry:
 	}
 	return nil
