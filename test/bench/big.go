@@ -35,7 +35,7 @@ func (b *bench) bigLoad(ctx context.Context, k kind) error {
 		return err
 	}
 	defer p.close()
-	if err := p.settle(ctx); err != nil {
+	if err := p.caughtUp(ctx, nil, b.patience); err != nil {
 		return err
 	}
 	out := Big{Plane: k, How: fmt.Sprintf("steps of %d", b.bigStep), Services: b.bigServices, Endpoints: b.bigEndpoints}

@@ -73,7 +73,7 @@ func (b *bench) change(ctx context.Context, c *cluster, planes []*plane, size in
 func (ch *Change) tries(ctx context.Context, n int, p *plane, change func(context.Context, *plane) (api, seen time.Duration, err error)) error {
 	var apis, seens []time.Duration
 	for range n {
-		if err := p.settle(ctx); err != nil {
+		if err := p.caughtUp(ctx, nil, time.Minute); err != nil {
 			return err
 		}
 		select {

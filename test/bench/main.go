@@ -77,6 +77,7 @@ func main() {
 	only := flag.String("only", "latency,cold,change,big", "what to measure")
 	planes := flag.String("planes", "fairway,nftables,iptables", "data planes to compare")
 	out := flag.String("o", "test/results", "where to write the results")
+	flag.StringVar(&b.bin.fairway, "fairway", "", "the fairway to run; empty for one built of this tree")
 	flag.StringVar(&b.pprof, "pprof", "", "write profiles of Fairway's cold starts into this directory")
 	flag.Parse()
 	var ok bool
@@ -112,7 +113,7 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	if b.bin.kube, err = kube.Build(ctx); err != nil {
 		return err
 	}
-	if slices.Contains(b.planes, fairway) {
+	if slices.Contains(b.planes, fairway) && b.bin.fairway == "" {
 		if b.bin.fairway, err = kube.BuildFairway(ctx); err != nil {
 			return err
 		}

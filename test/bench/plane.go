@@ -126,7 +126,7 @@ func (p *plane) settle(ctx context.Context) error {
 			return err
 		}
 		m, err := p.metrics(ctx)
-		if err == nil && m.synced() {
+		if err == nil && m.settled(p.kind) {
 			quiet++
 		} else {
 			quiet = 0
@@ -167,6 +167,15 @@ func parseMetrics(text []byte) metrics {
 }
 
 const syncMetric = "kubeproxy_sync_proxy_rules_"
+
+// settled tells whether the program has applied all that it has seen. Fairway
+// does not sync for what concerns no Service, so its times of that differ.
+func (m metrics) settled(k kind) bool {
+	if k == fairway {
+		return m[`fairway_service_ports{state="applied"}`] > 0 && m[`fairway_service_ports{state="pending"}`] == 0
+	}
+	return m.synced()
+}
 
 func (m metrics) synced() bool {
 	last := m[syncMetric+`last_timestamp_seconds{ip_family="IPv4"}`]

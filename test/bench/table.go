@@ -204,7 +204,7 @@ func (r *Results) changeTable() *table {
 				}
 				of[k] = r.Change[i].P50
 				row = append(row, number(of[k]))
-				if k == fairway {
+				if k == fairway || row[2] == "–" {
 					row[2] = number(r.Change[i].APIP50)
 				}
 			}
