@@ -160,6 +160,7 @@ func (c *Cluster) prepareAPIServer(port int) error {
 	}
 	c.Config.Dial = c.dial
 	c.Config.QPS = -1
+	c.Config.WarningHandler = rest.NoWarnings{}
 	if c.Client, err = kubernetes.NewForConfig(c.Config); err != nil {
 		return err
 	}

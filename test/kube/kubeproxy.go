@@ -5,17 +5,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	proxyv1alpha1 "k8s.io/kube-proxy/config/v1alpha1"
 	"sigs.k8s.io/yaml"
 )
 
-// ProxyConfig returns a kube-proxy configuration for one node: no minimum time
-// between syncs, nothing changed outside of the node's namespaces. It is also
+// ProxyConfig returns a kube-proxy configuration for one node: as good as no
+// minimum time between syncs (zero would mean its default of one second), nothing changed outside of the node's namespaces. It is also
 // what "fairway agent --config" reads.
 func (c *Cluster) ProxyConfig(node, mode string) *proxyv1alpha1.KubeProxyConfiguration {
-	zero := int32(0)
+	zero, least := int32(0), metav1.Duration{Duration: time.Millisecond}
 	return &proxyv1alpha1.KubeProxyConfiguration{
 		TypeMeta:           metav1.TypeMeta{APIVersion: "kubeproxy.config.k8s.io/v1alpha1", Kind: "KubeProxyConfiguration"},
 		Mode:               proxyv1alpha1.ProxyMode(mode),
@@ -25,6 +26,8 @@ func (c *Cluster) ProxyConfig(node, mode string) *proxyv1alpha1.KubeProxyConfigu
 		Conntrack:          proxyv1alpha1.KubeProxyConntrackConfiguration{MaxPerCore: &zero, Min: &zero},
 		ClientConnection:   clientConnection(c.ProxyKubeconfig),
 		OOMScoreAdj:        &zero,
+		IPTables:           proxyv1alpha1.KubeProxyIPTablesConfiguration{MinSyncPeriod: least},
+		NFTables:           proxyv1alpha1.KubeProxyNFTablesConfiguration{MinSyncPeriod: least},
 	}
 }
 

@@ -65,30 +65,7 @@ func StartAgent(ctx context.Context, c *kube.Cluster, binary string, ns kube.Nam
 
 func proxyConfig(c *kube.Cluster, mode string, cfg services.Config) *proxyv1alpha1.KubeProxyConfiguration {
 	k := c.ProxyConfig("n1", mode)
-	k.IPTables.MasqueradeAll = cfg.MasqueradeAll
-	k.NFTables.MasqueradeAll = cfg.MasqueradeAll
-	k.NodePortAddresses = cfg.NodePortAddresses
-	for _, a := range cfg.NodePortAddresses {
-		if a == "localhost" && mode == "nftables" {
-			k.FeatureGates = map[string]bool{"KubeProxyNFTablesLocalhostNodePorts": true}
-		}
-	}
-	switch cfg.DetectLocal {
-	case "":
-		k.DetectLocalMode = "ClusterCIDR"
-		for i, p := range services.PodCIDRs {
-			if i > 0 {
-				k.ClusterCIDR += ","
-			}
-			k.ClusterCIDR += p.String()
-		}
-	case "interface":
-		k.DetectLocalMode = "InterfaceNamePrefix"
-		k.DetectLocal.InterfaceNamePrefix = services.PodLinkPrefix
-	case "none":
-		// ClusterCIDR without a range is how kube-proxy says "not known".
-		k.DetectLocalMode = "ClusterCIDR"
-	}
+	cfg.Fill(k)
 	return k
 }
 

@@ -6,9 +6,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"testing"
 	"time"
-	"regexp"
 
 	"github.com/fairwaynet/fairway/internal/testns"
 	"github.com/fairwaynet/fairway/test/kube"
@@ -58,7 +58,9 @@ func TestTry(t *testing.T) {
 			start := time.Now()
 			problems, err := services.RunCase(t.Context(), topo, in, &s, &k)
 			verdict := "ok"
-			if len(problems)>0 || err != nil { verdict = "DIFFERS" }
+			if len(problems) > 0 || err != nil {
+				verdict = "DIFFERS"
+			}
 			fmt.Printf("%-9s %5.1fs %s\n", verdict, time.Since(start).Seconds(), k.Name)
 			for _, p := range problems {
 				fmt.Println("      ", p)

@@ -88,20 +88,20 @@ func failed(icmp *rejections, p Probe, err error) Outcome {
 	var ne net.Error
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		f := flow{p.Proto, p.To}
-		defer icmp.forget(f)
-		select {
-		case <-icmp.of(f):
+		if icmp.wait(flow{p.Proto, p.To}) {
 			return Rejected
-		case <-time.After(50 * time.Millisecond):
-			return Reset
 		}
+		return Reset
+	case errors.Is(err, syscall.EPERM):
+		// What the sender itself gets when its packet is stopped on the way out.
+		if icmp.wait(flow{p.Proto, p.To}) {
+			return Rejected
+		}
+		return Dropped
 	case errors.Is(err, syscall.ECONNRESET):
 		return Reset
-	case errors.Is(err, syscall.EPERM), errors.Is(err, os.ErrDeadlineExceeded),
-		errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
-		// EPERM is what the sender itself gets when its packet is dropped on
-		// the way out.
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &ne) && ne.Timeout():
 		return Dropped
 	}
 	return Outcome(err.Error())

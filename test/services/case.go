@@ -13,19 +13,6 @@ import (
 	"github.com/fairwaynet/fairway/internal/model"
 )
 
-// Config is how the proxy of node n1 is configured.
-type Config struct {
-	MasqueradeAll bool
-	// NodePortAddresses are kube-proxy's; empty leaves the proxy its default.
-	NodePortAddresses []string
-	// DetectLocal says how pods are told: "" by PodCIDRs, "interface" by
-	// PodLinkPrefix, "none" not at all.
-	DetectLocal string
-}
-
-// Key is equal for equal configurations.
-func (c Config) Key() string { return fmt.Sprintf("%+v", c) }
-
 // Case is one behaviour of a Service. It is immutable.
 type Case struct {
 	// Name is unique: "group/what it is/family".
@@ -123,10 +110,10 @@ func (r *Run) Errorf(format string, args ...any) {
 
 // Set applies objects and does not wait for the proxy.
 func (r *Run) Set(objs ...Object) {
-	r.must(r.instance.Apply(r.ctx, objs...))
 	for _, o := range objs {
 		r.objects[fmt.Sprintf("%T %s", o, o.GetName())] = o
 	}
+	r.must(r.instance.Apply(r.ctx, objs...))
 }
 
 // Apply creates or replaces objects and waits until the proxy has acted on them.

@@ -53,16 +53,16 @@ func externalLocalCases(f model.Family) []Case {
 		})
 	}
 	udp := service(f, "udp", 10, proto(model.UDP), nodePort(30080), externalLocal)
-	sctp := service(f, "sctp", 11, proto(model.SCTP), nodePort(30080), externalLocal)
+	sctp := service(f, "sctp", 11, proto(model.SCTP), nodePort(30081), externalLocal)
 	both := service(f, "both", 10, nodePort(30080), externalLocal, internalLocal)
 	change := service(f, "change", 10, nodePort(30080))
-	np := to(NodeIP(f, 1), 30080)
+	np, np2 := to(NodeIP(f, 1), 30080), to(NodeIP(f, 1), 30081)
 	return append(out, Case{
 		Name: "external Local/udp and sctp",
 		Objects: objects(udp, slice(f, udp, backends(f, "a1", "b1")...),
 			sctp, slice(f, sctp, backends(f, "a2", "b1")...)),
 		Probes: append(over(model.UDP, answers("client", np, Preserved, "a1"), answers("c1", np, Preserved, "a1", "b1")),
-			over(model.SCTP, answers("client", np, Preserved, "a2"), answers("c1", np, Preserved, "a2", "b1"))...),
+			over(model.SCTP, answers("client", np2, Preserved, "a2"), answers("c1", np2, Preserved, "a2", "b1"))...),
 	}, Case{
 		Name:    "external Local/short cut although internal Local",
 		Objects: objects(both, slice(f, both, backends(f, "a1", "b1")...)),

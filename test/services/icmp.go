@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/fairwaynet/fairway/internal/model"
 	"github.com/fairwaynet/fairway/internal/netns"
@@ -70,6 +71,18 @@ func (r *rejections) of(f flow) <-chan struct{} {
 		r.seen[f] = ch
 	}
 	return ch
+}
+
+// wait tells whether the flow has been rejected, or is within a moment, and
+// forgets it.
+func (r *rejections) wait(f flow) bool {
+	defer r.forget(f)
+	select {
+	case <-r.of(f):
+		return true
+	case <-time.After(100 * time.Millisecond):
+		return false
+	}
 }
 
 // forget lets a later connection to the same destination start anew.

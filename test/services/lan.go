@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -57,11 +58,21 @@ func NewLAN() (*LAN, error) {
 // Close lets the LAN go.
 func (l *LAN) Close() { _ = l.NS.Close() }
 
-// join gives ns an interface eth0 on the LAN with the given addresses.
-func (l *LAN) join(ns *netns.NS, addrs ...netip.Prefix) error {
+// join gives ns an interface eth0 on the LAN with the given addresses, until
+// leave is called: a namespace itself lives on for a while after its end.
+func (l *LAN) join(ns *netns.NS, addrs ...netip.Prefix) (leave func(), err error) {
 	l.ports++
 	port := fmt.Sprintf("port%d", l.ports)
-	err := l.NS.Do(func() error {
+	leave = func() {
+		_ = l.NS.Do(func() error {
+			link, err := netlink.LinkByName(port)
+			if err != nil {
+				return err
+			}
+			return netlink.LinkDel(link)
+		})
+	}
+	err = l.NS.Do(func() error {
 		if err := addVeth(port, "eth0", ns); err != nil {
 			return err
 		}
@@ -79,9 +90,9 @@ func (l *LAN) join(ns *netns.NS, addrs ...netip.Prefix) error {
 		return netlink.LinkSetUp(link)
 	})
 	if err != nil {
-		return fmt.Errorf("join the LAN: %w", err)
+		return leave, fmt.Errorf("join the LAN: %w", err)
 	}
-	return ns.Do(func() error { return setUp("eth0", addrs...) })
+	return leave, ns.Do(func() error { return setUp("eth0", addrs...) })
 }
 
 // newNS makes a network namespace with loopback up and no duplicate address
@@ -141,10 +152,17 @@ func setUp(link string, addrs ...netip.Prefix) error {
 	if err := netlink.LinkSetUp(l); err != nil {
 		return fmt.Errorf("set %s up: %w", link, err)
 	}
+	seen6 := false
 	for _, p := range addrs {
 		a := &netlink.Addr{IPNet: ipNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
+			if seen6 {
+				// Valid, but deprecated: only the first address is one to
+				// connect from, as it is with IPv4.
+				a.ValidLft = math.MaxInt32
+			}
+			seen6 = true
 		}
 		if err := netlink.AddrAdd(l, a); err != nil {
 			return fmt.Errorf("add %s to %s: %w", p, link, err)

@@ -30,13 +30,13 @@ func (h *Host) serve(name string, addr netip.Addr) error {
 		if err != nil {
 			return fmt.Errorf("server %s: %w", name, err)
 		}
-		h.servers = append(h.servers, func() { _ = l.Close() })
+		h.stops = append(h.stops, func() { _ = l.Close() })
 		go acceptTCP(l, id)
 		u, err := h.NS.ListenPacket(ctx, "udp", at)
 		if err != nil {
 			return fmt.Errorf("server %s: %w", name, err)
 		}
-		h.servers = append(h.servers, func() { _ = u.Close() })
+		h.stops = append(h.stops, func() { _ = u.Close() })
 		go answerUDP(u, id)
 	}
 	if addr.IsValid() {
@@ -47,7 +47,7 @@ func (h *Host) serve(name string, addr netip.Addr) error {
 		if err != nil {
 			return fmt.Errorf("server %s: %w", name, err)
 		}
-		h.servers = append(h.servers, s.close)
+		h.stops = append(h.stops, s.close)
 		go s.answer(name)
 	}
 	return nil

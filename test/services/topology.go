@@ -16,7 +16,8 @@ type Host struct {
 	// connects from.
 	Addrs map[model.Family][]netip.Addr
 
-	servers []func()
+	// stops end what belongs to the host: servers, its place on the LAN.
+	stops []func()
 }
 
 // Topology is the test network of package doc on a LAN. Its node n1 is the one
@@ -64,7 +65,7 @@ func NewTopology(lan *LAN) (t *Topology, err error) {
 // Close ends the servers and lets the namespaces go.
 func (t *Topology) Close() {
 	for _, h := range t.Hosts {
-		for _, stop := range h.servers {
+		for _, stop := range h.stops {
 			stop()
 		}
 		_ = h.NS.Close()
@@ -120,7 +121,9 @@ func (t *Topology) addClient() error {
 		h.own(Client(f), Client2(f), second)
 		addrs = append(addrs, subnet(Client(f)), subnet(Client2(f)), subnet(second))
 	}
-	if err := t.LAN.join(h.NS, addrs...); err != nil {
+	leave, err := t.LAN.join(h.NS, addrs...)
+	h.stops = append(h.stops, leave)
+	if err != nil {
 		return err
 	}
 	return h.NS.Do(func() error {
@@ -164,7 +167,9 @@ func (t *Topology) addNode(n int) error {
 		}
 		h.own(podGateway(f, n))
 	}
-	if err := t.LAN.join(h.NS, addrs...); err != nil {
+	leave, err := t.LAN.join(h.NS, addrs...)
+	h.stops = append(h.stops, leave)
+	if err != nil {
 		return err
 	}
 	return h.NS.Do(func() error {
@@ -177,6 +182,10 @@ func (t *Topology) addNode(n int) error {
 			}
 			if n == 1 {
 				continue
+			}
+			// A source of n1 that its proxy may choose.
+			if err := route(subnet(NodeIP2(f)).Masked(), "eth0", netip.Addr{}); err != nil {
+				return err
 			}
 			// The other node's pods reach Services through the node under test.
 			for _, dst := range []netip.Prefix{ServiceCIDRs[i], lbCIDRs[i], extCIDRs[i]} {
