@@ -60,11 +60,11 @@ func (e *fieldErrors) validate(k *v1alpha1.KubeProxyConfiguration) {
 	case "", LocalModeClusterCIDR, LocalModeNodeCIDR:
 	case LocalModeBridgeInterface:
 		if k.DetectLocal.BridgeInterface == "" {
-			e.add("detectLocal.bridgeInterface", "must be set where detectLocalMode is BridgeInterface")
+			e.add("detectLocalMode", "BridgeInterface needs detectLocal.bridgeInterface")
 		}
 	case LocalModeInterfaceNamePrefix:
 		if k.DetectLocal.InterfaceNamePrefix == "" {
-			e.add("detectLocal.interfaceNamePrefix", "must be set where detectLocalMode is InterfaceNamePrefix")
+			e.add("detectLocalMode", "InterfaceNamePrefix needs detectLocal.interfaceNamePrefix")
 		}
 	default:
 		e.add("detectLocalMode", "%q must be ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix", k.DetectLocalMode)

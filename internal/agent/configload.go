@@ -79,6 +79,9 @@ func ParseConfig(name string, data []byte, o Override) (Config, []string, error)
 	if errors.As(err, &typeErr) {
 		return Config{}, nil, at(typeErr.Field, fmt.Sprintf("is a %s, must be a %s", typeErr.Value, typeErr.Type))
 	} else if err != nil {
+		if path, err := culprit(asJSON); path != "" {
+			return Config{}, nil, at(path, err.Error())
+		}
 		return Config{}, nil, fmt.Errorf("%s: %w", name, err)
 	}
 
@@ -123,6 +126,36 @@ func parseOne(data []byte) (*yamlv3.Node, error) {
 		return nil, errors.New("must hold an object")
 	}
 	return doc.Content[0], nil
+}
+
+// culprit finds the value that cannot be decoded, where the error does not say
+// which it is (as of durations): it decodes each value alone.
+func culprit(doc []byte) (path string, err error) {
+	var root map[string]any
+	if json.Unmarshal(doc, &root) != nil {
+		return "", nil
+	}
+	var walk func(prefix string, value any, wrap func(any) any) (string, error)
+	walk = func(prefix string, value any, wrap func(any) any) (string, error) {
+		if m, ok := value.(map[string]any); ok {
+			for key, v := range m {
+				path, err := walk(prefix+"."+key, v, func(inner any) any { return wrap(map[string]any{key: inner}) })
+				if path != "" {
+					return path, err
+				}
+			}
+			return "", nil
+		}
+		alone, err := json.Marshal(wrap(value))
+		if err == nil {
+			err = json.Unmarshal(alone, new(v1alpha1.KubeProxyConfiguration))
+		}
+		if err != nil {
+			return strings.TrimPrefix(prefix, "."), err
+		}
+		return "", nil
+	}
+	return walk("", root, func(v any) any { return v })
 }
 
 var strictRule = regexp.MustCompile(`^(unknown|duplicate) field "(.*)"$`)
