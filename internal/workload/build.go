@@ -2,7 +2,6 @@ package workload
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"strconv"
 
@@ -174,14 +173,3 @@ func uidOr(uid types.UID, parts ...string) types.UID {
 
 // specEqual reports whether two pod specs ask for the same pod.
 func specEqual(a, b *corev1.PodSpec) bool { return equality.Semantic.DeepEqual(a, b) }
-
-// PodAddrs returns the addresses of a pod, in the order of its families.
-func PodAddrs(p *corev1.Pod) []netip.Addr {
-	var out []netip.Addr
-	for _, ip := range p.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil {
-			out = append(out, a)
-		}
-	}
-	return out
-}

@@ -32,6 +32,7 @@ type Controller struct {
 	generated []*corev1.Node
 
 	pods       map[string]*pod
+	moved      bool           // a pod was made or removed in this step
 	instances  map[string]int // of pods that are gone, by key
 	usedPodIPs map[netip.Addr]string
 	hashes     map[string]hashed
@@ -122,6 +123,7 @@ func (c *Controller) Reconcile(manifests, cluster *store.Store) ([]Problem, erro
 	cidrs, rangesChanged := c.reconcileRanges(txn, manifests)
 
 	clear(c.scalable)
+	c.settleNodes()
 	c.reconcilePods(c.workloads(txn, manifests))
 	for key := range c.scales {
 		if _, ok := c.scalable[key]; !ok {

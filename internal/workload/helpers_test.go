@@ -223,7 +223,17 @@ func isReady(p *corev1.Pod) bool {
 func equal[T comparable](t *testing.T, what string, got, want []T) {
 	t.Helper()
 	if !slices.Equal(got, want) {
-		t.Errorf("%s:\n got %v\nwant %v", what, got, want)
+		for _, g := range got {
+			if !slices.Contains(want, g) {
+				t.Errorf("%s: got %v, not wanted", what, g)
+			}
+		}
+		for _, w := range want {
+			if !slices.Contains(got, w) {
+				t.Errorf("%s: missing %v", what, w)
+			}
+		}
+		t.Errorf("%s: %d, want %d; or in another order: %v", what, len(got), len(want), got)
 	}
 }
 

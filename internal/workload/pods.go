@@ -42,6 +42,19 @@ func (p *pod) serves() bool { return p.ready && p.terminating == nil }
 // reconcilePods makes the pods that the workloads want, step by step: it goes
 // as far as the readiness of pods allows, and goes on when that changes.
 func (c *Controller) reconcilePods(ws map[string]*workload) {
+	before := len(c.problems)
+	// One step can make room for the next. No workload takes more steps than
+	// it has pods.
+	for range 2 + len(c.pods) {
+		c.moved, c.problems = false, c.problems[:before]
+		if c.stepPods(ws); !c.moved {
+			return
+		}
+	}
+}
+
+// stepPods takes one step for each workload.
+func (c *Controller) stepPods(ws map[string]*workload) {
 	live := map[string][]*pod{}
 	for _, key := range sortedKeys(c.pods) {
 		p := c.pods[key]
@@ -94,11 +107,13 @@ func (c *Controller) create(w *workload, name string, ordinal int, node string) 
 		p.instance = n + 1
 	}
 	c.pods[key] = p
+	c.moved = true
 	return true
 }
 
 // remove ends a pod: at once, or gracefully if so configured and it ever ran.
 func (c *Controller) remove(p *pod) {
+	c.moved = true
 	if c.cfg.GracefulTermination && p.node != "" {
 		now := metav1.NewTime(c.cfg.Now())
 		p.terminating = &now
@@ -109,6 +124,11 @@ func (c *Controller) remove(p *pod) {
 
 func (c *Controller) forget(p *pod) {
 	delete(c.pods, p.key)
+	for _, ip := range p.ips {
+		if c.usedPodIPs[ip] == p.key {
+			delete(c.usedPodIPs, ip)
+		}
+	}
 	c.instances[p.key] = p.instance
 }
 

@@ -32,31 +32,19 @@ func (c *Controller) schedule() {
 		mine[[2]string{p.owner, p.node}]++
 		zoned[[2]string{p.owner, zone(p.node)}]++
 	}
-	c.usedPodIPs = map[netip.Addr]string{}
 	var waiting []*pod
 	for _, key := range sortedKeys(c.pods) {
 		p := c.pods[key]
-		if p.node != "" && c.nodes[p.node] == nil {
-			if p.terminating != nil {
-				c.forget(p)
-				continue
-			}
-			p.node, p.ips, p.ready = "", nil, false // its node went
-			p.instance++
-		}
-		if p.node == "" && p.terminating == nil {
-			waiting = append(waiting, p)
-			continue
-		}
-		if p.node != "" {
+		switch {
+		case p.node != "":
 			if p.terminating == nil {
 				count(p)
 			}
-			if !p.spec().HostNetwork && !c.keepAddresses(p) {
-				p.ips, p.ready = nil, false // its node has another range now
-				p.instance++
+			if len(p.ips) == 0 && !p.spec().HostNetwork {
 				waiting = append(waiting, p)
 			}
+		case p.terminating == nil:
+			waiting = append(waiting, p)
 		}
 	}
 	for _, p := range waiting {
@@ -94,11 +82,30 @@ func (c *Controller) schedule() {
 	}
 }
 
+// settleNodes looks after pods whose node went or got another pod range: they
+// are started anew, elsewhere or at another address. It notes which addresses
+// are in use.
+func (c *Controller) settleNodes() {
+	c.usedPodIPs = map[netip.Addr]string{}
+	for _, key := range sortedKeys(c.pods) {
+		p := c.pods[key]
+		switch {
+		case p.node == "":
+		case c.nodes[p.node] == nil && p.terminating != nil:
+			c.forget(p)
+		case c.nodes[p.node] == nil:
+			p.node, p.ips, p.ready = "", nil, false
+			p.instance++
+		case p.spec().HostNetwork:
+		case len(p.ips) > 0 && !c.keepAddresses(p):
+			p.ips, p.ready = nil, false
+			p.instance++
+		}
+	}
+}
+
 // keepAddresses marks a pod's addresses as used, if its node still has them.
 func (c *Controller) keepAddresses(p *pod) bool {
-	if len(p.ips) == 0 {
-		return false
-	}
 	for _, ip := range p.ips {
 		cidr := c.nodes[p.node].podCIDR[model.FamilyOf(ip)]
 		if !cidr.IsValid() || !cidr.Contains(ip) {
