@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 
 	"github.com/fairwaynet/fairway/internal/agent"
 	"github.com/fairwaynet/fairway/internal/control"
+	"github.com/fairwaynet/fairway/internal/dns"
 	"github.com/fairwaynet/fairway/internal/model"
 	"github.com/fairwaynet/fairway/internal/netns"
 	"github.com/fairwaynet/fairway/internal/nft"
@@ -82,6 +85,7 @@ func newUpCluster(o *upOptions, stdin *os.File, output interface{ Write([]byte) 
 		SetReady:  c.workloads.SetReady,
 		SetScale:  c.workloads.Scale,
 		StartNode: c.runAgent,
+		ServeDNS:  c.serveDNS,
 		Domain:    clusterDomain,
 		Output:    output,
 		Log:       log,
@@ -175,6 +179,35 @@ func (c *upCluster) runAgent(ctx context.Context, node string, ns *netns.NS) err
 	c.notify()
 	c.mu.Unlock()
 	return err
+}
+
+// serveDNS answers cluster DNS. Names outside of the cluster are asked of this
+// machine's servers.
+func (c *upCluster) serveDNS(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
+	s := dns.New(c.cluster, clusterDomain)
+	if servers := upstreams("/etc/resolv.conf"); len(servers) > 0 {
+		s.Forward = dns.Upstream(&net.Dialer{}, servers...)
+	}
+	return s.Serve(ctx, udp, tcp)
+}
+
+// upstreams reads the name servers of a resolv.conf, as "address:port".
+func upstreams(path string) []string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(f[1]); err == nil {
+			out = append(out, netip.AddrPortFrom(a, 53).String())
+		}
+	}
+	return out
 }
 
 // podCIDRs are where pods of the sandbox have their addresses.
