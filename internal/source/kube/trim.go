@@ -43,6 +43,20 @@ func shareBool(p *bool) *bool {
 	return &no
 }
 
+var tcp, udp, sctp = corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP
+
+func shareProtocol(p corev1.Protocol) *corev1.Protocol {
+	switch p {
+	case tcp:
+		return &tcp
+	case udp:
+		return &udp
+	case sctp:
+		return &sctp
+	}
+	return &p
+}
+
 // pointers keeps one pointer for each string, for API fields that are pointers:
 // the names of nodes and zones, each of which thousands of endpoints have. It is
 // for one goroutine.
@@ -104,8 +118,7 @@ func (p pointers) trimSlice(s *discoveryv1.EndpointSlice) {
 		port := &s.Ports[i]
 		port.Name = p.share(port.Name)
 		if port.Protocol != nil {
-			proto := corev1.Protocol(intern(string(*port.Protocol)))
-			port.Protocol = &proto
+			port.Protocol = shareProtocol(*port.Protocol)
 		}
 	}
 	for i := range s.Endpoints {
