@@ -218,8 +218,10 @@ func (s *sentinel) sync(ctx context.Context, t *Topology, in Instance) error {
 
 func waitAnswer(ctx context.Context, t *Topology, to netip.AddrPort) error {
 	deadline := time.Now().Add(30 * time.Second)
-	for {
-		try, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	// Until it is served the address drops: short waits first, and longer ones
+	// for a machine that is busy.
+	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		try, cancel := context.WithTimeout(ctx, wait)
 		c, err := dial(try, t.Hosts["c1"].NS, "tcp", netip.Addr{}, to)
 		cancel()
 		if err == nil {
@@ -228,7 +230,6 @@ func waitAnswer(ctx context.Context, t *Topology, to netip.AddrPort) error {
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -2,6 +2,7 @@ package services_test
 
 import (
 	"log/slog"
+	"path"
 	"testing"
 
 	"github.com/fairwaynet/fairway/internal/testns"
@@ -10,15 +11,29 @@ import (
 
 func TestMain(m *testing.M) { testns.Main(m) }
 
-// TestFairway runs the whole table against the agent in this process.
+// TestFairway runs the whole table against the agent in this process, each
+// family in a network of its own.
 func TestFairway(t *testing.T) {
+	families := map[string][]services.Case{}
+	for _, c := range services.Cases() {
+		families[path.Base(c.Name)] = append(families[path.Base(c.Name)], c)
+	}
+	for family, cases := range families {
+		t.Run(family, func(t *testing.T) {
+			t.Parallel()
+			testFairway(t, cases)
+		})
+	}
+}
+
+func testFairway(t *testing.T, cases []services.Case) {
 	lan, err := services.NewLAN()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lan.Close()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	for _, group := range services.ByConfig(services.Cases()) {
+	for _, group := range services.ByConfig(cases) {
 		topology, err := services.NewTopology(lan)
 		if err != nil {
 			t.Fatal(err)
@@ -29,7 +44,7 @@ func TestFairway(t *testing.T) {
 		}
 		var sentinels services.Sentinels
 		for _, c := range group {
-			t.Run(c.Name, func(t *testing.T) {
+			t.Run(path.Dir(c.Name), func(t *testing.T) {
 				problems, err := services.RunCase(t.Context(), topology, agent, &sentinels, &c)
 				if err != nil {
 					t.Fatal(err)
