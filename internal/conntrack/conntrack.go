@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/fairwaynet/fairway/internal/model"
+	"github.com/fairwaynet/fairway/internal/netns"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -198,12 +198,11 @@ func (c *Cleaner) clean(fam model.Family, fronts frontends) Result {
 
 func (c *Cleaner) delete(fam model.Family, filter netlink.CustomConntrackFilter) (uint, error) {
 	var h *netlink.Handle
-	var err error
-	if c.opts.Netns != 0 {
-		h, err = netlink.NewHandleAt(netns.NsHandle(c.opts.Netns), unix.NETLINK_NETFILTER)
-	} else {
+	// Not by NewHandleAt: a thread that cannot go back would be used on.
+	err := netns.Within(c.opts.Netns, func() (err error) {
 		h, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
-	}
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/fairwaynet/fairway/internal/netns"
 )
 
 // ackTimeout bounds the wait for an answer that the kernel has given before the
@@ -47,7 +49,7 @@ func (c *conn) dial() error {
 	if c.nl != nil {
 		return nil
 	}
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: c.netns})
+	nl, err := dialNetfilter(c.netns)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoSocket, err)
 	}
@@ -71,6 +73,16 @@ func (c *conn) dial() error {
 	}
 	c.nl = nl
 	return nil
+}
+
+// dialNetfilter opens a socket in a network namespace. Not by netlink.Config: an
+// ordinary user's thread cannot go back to the machine's namespace.
+func dialNetfilter(fd int) (nl *netlink.Conn, err error) {
+	err = netns.Within(fd, func() error {
+		nl, err = netlink.Dial(unix.NETLINK_NETFILTER, nil)
+		return err
+	})
+	return nl, err
 }
 
 // close closes the socket; the next use opens another. That is also how answers

@@ -26,7 +26,7 @@ const monitorBuffer = 4 << 20
 
 // newMonitor joins the kernel's nftables group.
 func newMonitor(netns int, ours func(port uint32) bool, port uint32) (*monitor, error) {
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	nl, err := dialNetfilter(netns)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
