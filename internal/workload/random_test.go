@@ -191,6 +191,10 @@ func (r *randomCluster) checkEndpoints() {
 	t.Helper()
 	var want, got []string
 	pods := r.pods()
+	zones := map[string]string{}
+	for _, n := range all(r.s, r.s.Nodes) {
+		zones[n.Name] = n.Labels[corev1.LabelTopologyZone]
+	}
 	for _, s := range all(r.s, r.s.Services) {
 		if len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
 			continue
@@ -203,7 +207,7 @@ func (r *randomCluster) checkEndpoints() {
 				ready := s.Spec.PublishNotReadyAddresses || isReady(p) && p.DeletionTimestamp == nil
 				for _, ip := range p.Status.PodIPs {
 					if (fam == corev1.IPv6Protocol) == strings.Contains(ip.IP, ":") {
-						want = append(want, fmt.Sprint(s.Name, fam, naivePorts(s, p), ip.IP, ready, isReady(p), p.DeletionTimestamp != nil, p.Name, p.Spec.NodeName))
+						want = append(want, fmt.Sprint(s.Name, fam, naivePorts(s, p), ip.IP, ready, isReady(p), p.DeletionTimestamp != nil, p.Name, p.Spec.NodeName, zones[p.Spec.NodeName]))
 					}
 				}
 			}
@@ -216,7 +220,11 @@ func (r *randomCluster) checkEndpoints() {
 		}
 		slices.Sort(ports)
 		for _, e := range s.Endpoints {
-			got = append(got, fmt.Sprint(s.Labels[discoveryv1.LabelServiceName], s.AddressType, ports, e.Addresses[0], *e.Conditions.Ready, *e.Conditions.Serving, *e.Conditions.Terminating, e.TargetRef.Name, *e.NodeName))
+			zone := ""
+			if e.Zone != nil {
+				zone = *e.Zone
+			}
+			got = append(got, fmt.Sprint(s.Labels[discoveryv1.LabelServiceName], s.AddressType, ports, e.Addresses[0], *e.Conditions.Ready, *e.Conditions.Serving, *e.Conditions.Terminating, e.TargetRef.Name, *e.NodeName, zone))
 		}
 	}
 	slices.Sort(want)

@@ -156,7 +156,7 @@ endpoints: [{addresses: [192.0.2.9]}]
 	c.reconcile()
 	var got []string
 	for _, s := range all(c.s, c.s.EndpointSlices) {
-		if s.Labels[discoveryv1.LabelManagedBy] == sliceController && s.Name != "loose" {
+		if len(s.OwnerReferences) > 0 { // made from the selector
 			continue
 		}
 		got = append(got, s.Name)
