@@ -38,6 +38,9 @@ func newPrinter[T any](e *env, v view[T], r *resource, names []string, o *getOpt
 		header = append([]string{"EVENT"}, header...)
 	}
 	p.table = newTable(header...)
+	if p.withEvents() {
+		p.table.widths[0] = len(control.Modified)
+	}
 	p.table.printed = o.noHeaders
 	if colors(e.out) {
 		p.table.color = stateColor

@@ -52,7 +52,7 @@ func (t *table) line(row []string, colored bool) string {
 	var b strings.Builder
 	for i, cell := range row {
 		begin := ""
-		if colored && t.color != nil {
+		if colored && t.color != nil && cell != "" {
 			begin = t.color(t.header[i], cell)
 		}
 		if begin != "" {

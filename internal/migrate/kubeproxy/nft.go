@@ -15,8 +15,9 @@ import (
 const proxyTable = "kube-proxy"
 
 // chainsAtATime bounds a transaction: one that has ten thousands of chains keeps
-// the kernel from doing anything else for too long.
-const chainsAtATime = 500
+// the kernel from doing anything else for too long, and the acknowledgements of
+// more than two hundred operations do not fit into a socket's default buffer.
+const chainsAtATime = 100
 
 // families are those that kube-proxy has rules in.
 var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
