@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -80,7 +81,36 @@ func (l *Link) Add() (err error) {
 	if err := in(l.Pod, func(h *netlink.Handle) error { return l.setUpPod(h, hostMAC) }); err != nil {
 		return fmt.Errorf("set up link %s in the pod: %w", l.HostName, err)
 	}
-	return nil
+	return in(l.Node, func(h *netlink.Handle) error { return WaitUp(h, l.HostName) })
+}
+
+// How long is waited for the kernel's workers, and how often it is looked.
+// Usually they are done the first time or a millisecond later; a busy machine may
+// take a second.
+const (
+	upTimeout  = 5 * time.Second
+	upInterval = time.Millisecond
+)
+
+// WaitUp waits until the kernel sends what it is given for an interface that is
+// set up, and whose other end is.
+//
+// Of a veth pair, the end that was set up first has no carrier at that time. It
+// silently drops all it is to send until a worker of the kernel has seen that
+// the carrier came; so does a bridge that gets its first port. Since Linux 6.8
+// the question alone makes the kernel look.
+func WaitUp(h *netlink.Handle, name string) error {
+	for deadline := time.Now().Add(upTimeout); ; time.Sleep(upInterval) {
+		link, err := h.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("wait for link %s: %w", name, err)
+		}
+		if state := link.Attrs().OperState; state == netlink.OperUp {
+			return nil
+		} else if time.Now().After(deadline) {
+			return fmt.Errorf("link %s does not come up: it is %s", name, state)
+		}
+	}
 }
 
 // Delete removes a pod's link, by the name of its interface on the node, and
@@ -146,16 +176,12 @@ func (l *Link) setUpPod(h *netlink.Handle, hostMAC net.HardwareAddr) error {
 		return err
 	}
 	for _, addr := range l.Addrs {
-		// Nobody else is on the link, so duplicate address detection would
-		// only make the address unusable for a second.
-		a := &netlink.Addr{IPNet: hostPrefix(addr)}
 		gw, all := gateway4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		if addr.Is6() {
-			a.Flags = unix.IFA_F_NODAD
 			gw, all = gateway6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
-		if err := h.AddrAdd(link, a); err != nil {
-			return fmt.Errorf("address %s: %w", addr, err)
+		if err := AddAddr(h, link, addr); err != nil {
+			return err
 		}
 		if err := addNeighbour(h, link, gw, hostMAC); err != nil {
 			return err
@@ -170,6 +196,30 @@ func (l *Link) setUpPod(h *netlink.Handle, hostMAC net.HardwareAddr) error {
 		}
 	}
 	return nil
+}
+
+// AddAddr gives an interface that is set up an address with no subnet (/32 or
+// /128), and returns once it works. Nobody else may have the address: it is not
+// looked for, which would make an IPv6 address unusable for a second.
+func AddAddr(h *netlink.Handle, link netlink.Link, addr netip.Addr) error {
+	a := &netlink.Addr{IPNet: hostPrefix(addr)}
+	if addr.Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	if err := h.AddrAdd(link, a); err != nil {
+		return fmt.Errorf("address %s: %w", addr, err)
+	}
+	// A worker of the kernel makes an IPv6 address the host's own; what comes
+	// earlier is dropped.
+	for deadline := time.Now().Add(upTimeout); ; time.Sleep(upInterval) {
+		routes, err := h.RouteGet(addr.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.Join(fmt.Errorf("address %s does not come up", addr), err)
+		}
+	}
 }
 
 func addNeighbour(h *netlink.Handle, link netlink.Link, addr netip.Addr, mac net.HardwareAddr) error {

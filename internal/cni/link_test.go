@@ -3,10 +3,12 @@ package cni_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -96,27 +98,22 @@ func TestPodsOfOneNodeTalk(t *testing.T) {
 
 func TestNodeUsesItsOwnAddress(t *testing.T) {
 	node := router(t)
-	err := node.Do(func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(lo); err != nil {
-			return err
-		}
-		for _, s := range []string{"172.30.0.9/32", "172.30.0.1/32", "fd00:30::9/128", "fd00:30::1/128"} {
-			a, err := netlink.ParseAddr(s)
-			if err != nil {
-				return err
-			}
-			if err := netlink.AddrAdd(lo, a); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	h, err := cni.Handle(node)
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{"172.30.0.9", "172.30.0.1", "fd00:30::9", "fd00:30::1"} {
+		if err := cni.AddAddr(h, lo, netip.MustParseAddr(s)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	l := &cni.Link{
 		Node: node, Pod: newNS(t), HostName: "veth1", PodName: "eth0",
@@ -180,6 +177,49 @@ func TestAddLeavesNothingOnFailure(t *testing.T) {
 	defer h.Close()
 	if link, err := h.LinkByName("veth1"); err == nil {
 		t.Errorf("%v stays", link)
+	}
+}
+
+// The first packet each way arrives, however soon it is sent after Add.
+func TestFirstPacket(t *testing.T) {
+	node := router(t)
+	a, _ := pod(t, node, "a", "10.1.0.1", "fd00:1::1")
+	for _, family := range []struct{ server, client string }{
+		{"10.1.0.1:53", "10.1.1.%d"},
+		{"[fd00:1::1]:53", "fd00:1::1:%d"},
+	} {
+		server, err := a.ListenPacket(t.Context(), "udp", family.server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		go func() {
+			buf := make([]byte, 32)
+			for {
+				n, from, err := server.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = server.WriteTo(buf[:n], from)
+			}
+		}()
+		for i := range 50 {
+			addr := fmt.Sprintf(family.client, i)
+			b, _ := pod(t, node, addr, addr)
+			conn, err := b.DialContext(t.Context(), "udp", family.server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := conn.Write([]byte(addr)); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			buf := make([]byte, 32)
+			if n, err := conn.Read(buf); err != nil || string(buf[:n]) != addr {
+				t.Fatalf("pod %s got %q, %v", addr, buf[:n], err)
+			}
+		}
 	}
 }
 

@@ -91,6 +91,9 @@ func attach(lan *station, name string, addrs []netip.Addr, families families) (*
 	if err == nil {
 		err = s.setUp("eth0")
 	}
+	if err == nil {
+		err = errors.Join(cni.WaitUp(lan.h, port(name)), cni.WaitUp(lan.h, lanBridge))
+	}
 	if err != nil {
 		s.close()
 		return nil, err
@@ -159,8 +162,8 @@ func (s *station) setUp(name string) error {
 		return err
 	}
 	for _, a := range s.addrs {
-		if err := s.h.AddrAdd(link, &netlink.Addr{IPNet: cni.IPNet(host(a))}); err != nil {
-			return fmt.Errorf("address %s: %w", a, err)
+		if err := cni.AddAddr(s.h, link, a); err != nil {
+			return err
 		}
 	}
 	return nil

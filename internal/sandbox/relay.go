@@ -43,9 +43,16 @@ type target struct {
 type relay struct {
 	key    relayKey
 	target atomic.Pointer[target]
+	local  localPort
 	listen []netip.AddrPort
 	close  func() // closes the sockets; nil if there are none
 	err    error  // why there are none
+}
+
+// localPort is a port on localhost.
+type localPort struct {
+	protocol corev1.Protocol
+	port     int
 }
 
 // relays are the Service ports that are offered on localhost. A Service port
@@ -56,13 +63,24 @@ type relays struct {
 
 	mu     sync.Mutex
 	byKey  map[relayKey]*relay
+	used   map[localPort]bool // those of byKey
+	most   int                // how many there may be
 	closed bool
 	conns  connSet
 }
 
 func newRelays(log *slog.Logger, notify func()) *relays {
-	return &relays{log: log, notify: notify, byKey: map[relayKey]*relay{}}
+	r := &relays{log: log, notify: notify, byKey: map[relayKey]*relay{}, used: map[localPort]bool{}, most: 128}
+	// Each takes two descriptors, and a pod a few more.
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		r.most = int(min(limit.Cur/8, 1<<15))
+	}
+	return r
 }
+
+// errTooMany keeps a Service off localhost.
+var errTooMany = errors.New("too many Services for this machine's limit of open files (ulimit -n)")
 
 // set makes the relays equal to want. Connections that are open stay open.
 func (r *relays) set(want map[relayKey]target) {
@@ -78,6 +96,7 @@ func (r *relays) set(want map[relayKey]target) {
 			delete(r.byKey, key)
 			if old.close != nil {
 				old.close()
+				delete(r.used, old.local)
 			}
 		}
 	}
@@ -99,7 +118,8 @@ func (r *relays) set(want map[relayKey]target) {
 		}
 		rel := &relay{key: key}
 		rel.target.Store(&t)
-		if rel.err = r.open(rel); rel.err != nil && (old == nil || old.err.Error() != rel.err.Error()) {
+		rel.err = r.open(rel)
+		if rel.err != nil && !(old != nil && old.err.Error() == rel.err.Error()) {
 			r.log.Warn("a Service port cannot be offered on localhost", "service", key.namespace+"/"+key.service, "port", key.port, "error", rel.err)
 		}
 		r.byKey[key] = rel
@@ -153,23 +173,36 @@ func (r *relays) state() []Relay {
 const (
 	firstFreePort = 1024
 	lowPortShift  = 8000
-	// triedPorts is how many ports after the first choice are tried.
+	// triedPorts is how many ports are tried that other programs have.
 	triedPorts = 100
 )
 
 // open finds a free port on localhost and listens there.
 func (r *relays) open(rel *relay) error {
+	if len(r.used) >= r.most {
+		return errTooMany
+	}
 	first := int(rel.key.port)
 	if first < firstFreePort {
 		first += lowPortShift
 	}
 	var err error
-	for port := first; port < first+triedPorts && port < 1<<16; port++ {
-		if err = r.openAt(rel, port); err == nil || !taken(err) {
+	tried := 0
+	for port := first; port < 1<<16 && tried < triedPorts; port++ {
+		rel.local = localPort{rel.key.protocol, port}
+		if r.used[rel.local] {
+			continue
+		}
+		if err = r.openAt(rel, port); err == nil {
+			r.used[rel.local] = true
+			return nil
+		}
+		if !taken(err) {
 			return err
 		}
+		tried++
 	}
-	return fmt.Errorf("ports %d to %d are taken: %w", first, first+triedPorts-1, err)
+	return fmt.Errorf("no free port from %d on: %w", first, err)
 }
 
 // taken tells whether another program has the port.

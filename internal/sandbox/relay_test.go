@@ -172,6 +172,34 @@ func TestRelayIsTransparent(t *testing.T) {
 	}
 }
 
+// More Services with one port than are tried, and more than there may be.
+func TestManyRelays(t *testing.T) {
+	c := start(t, Options{}, aNode(1))
+	c.relays.mu.Lock()
+	c.relays.most = triedPorts + 50
+	c.relays.mu.Unlock()
+	var objects []any
+	for i := range triedPorts + 51 {
+		objects = append(objects, aService(fmt.Sprintf("web-%03d", i), "10.96.0.1", 80, corev1.ProtocolTCP))
+	}
+	c.put(objects...)
+	c.until("Services are offered", func(st State) bool { return len(st.Relays) == len(objects) })
+	for i, r := range c.State().Relays[:triedPorts+50] {
+		if got, want := fmt.Sprint(r.Listen), both(uint16(8080+i)); got != want {
+			t.Errorf("%s is at %s, want %s", r.Service, got, want)
+		}
+	}
+	last := c.State().Relays[len(objects)-1]
+	if len(last.Listen) > 0 || last.Error != errTooMany.Error() {
+		t.Errorf("one too many: %+v", last)
+	}
+	// Another's end makes room.
+	c.remove(objects[7])
+	c.until("the last is offered", func(st State) bool {
+		return fmt.Sprint(offered(st, last.Service)) == both(8087)
+	})
+}
+
 // Where clients from outside of the cluster enter it.
 func TestTargets(t *testing.T) {
 	c := start(t, Options{}, aNode(1), aNode(2))

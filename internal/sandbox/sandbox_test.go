@@ -29,6 +29,8 @@ import (
 const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
+	// The race detector else waits for a second at the end of each process.
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	Init()
 	runAsProcess()
 	testns.Main(m)

@@ -43,7 +43,8 @@ type process struct {
 }
 
 // start runs a command in a network namespace, in mount, PID and UTS namespaces
-// of its own. It ends, with all that it starts, when the sandbox does.
+// of its own. It ends, with all that it starts, when the sandbox does. Files may
+// be nil.
 func (s *spawner) start(ns *netns.NS, c *initConfig, stdin, stdout, stderr *os.File) (*process, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -52,7 +53,16 @@ func (s *spawner) start(ns *netns.NS, c *initConfig, stdin, stdout, stderr *os.F
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe", initArg)
 	cmd.Args[0] = "fairway"
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	// A nil file must be a nil interface, which stands for /dev/null.
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	if stderr != nil {
+		cmd.Stderr = stderr
+	}
 	cmd.ExtraFiles = []*os.File{ns.File(), r}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS,
