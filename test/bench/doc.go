@@ -13,7 +13,9 @@
 //
 // Every rig has the same addresses, so that one set of objects in one API server
 // (a real one, with etcd) serves them all. Only a few Services, evenly spread,
-// have endpoints that exist; these are probed.
+// have endpoints that exist (one or two); these are probed. The objects are
+// written into etcd, as the API server takes its time to allocate ClusterIPs;
+// what is measured as a change goes through the API server.
 //
 // kube-proxy runs as it is configured by default. At most 500 Services are
 // written before it is waited for, because loading many at once can lock the

@@ -28,7 +28,7 @@ func (b *bench) newCluster(ctx context.Context, endpoints int, sizes []int) (c *
 	if err != nil {
 		return nil, err
 	}
-	if c.data, err = newDataset(c.kube.Config, endpoints, sizes); err != nil {
+	if c.data, err = newDataset(c.kube, endpoints, sizes); err != nil {
 		return nil, err
 	}
 	return c, c.data.prepare(ctx)
@@ -222,7 +222,10 @@ func (b *bench) latency(ctx context.Context, c *cluster, planes []*plane, size i
 		}
 	}
 	for _, l := range out {
-		progress("latency, %d Services, %-20s p50 %.1f µs, p99 %.1f µs %s", size, l.Plane, l.P50, l.P99, l.Failed)
+		if l.Failed != "" {
+			continue
+		}
+		progress("latency, %d Services, %-20s p50 %.1f µs, p99 %.1f µs", size, l.Plane, l.P50, l.P99)
 	}
 	b.res.Latency = append(b.res.Latency, out...)
 	return nil

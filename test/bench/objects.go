@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/fairwaynet/fairway/test/kube"
 )
 
 const (
@@ -47,6 +50,7 @@ func vip(i int) netip.AddrPort { return netip.AddrPortFrom(offset(firstVIP, i), 
 
 // dataset is a number of Services, all of the same form.
 type dataset struct {
+	kube   *kube.Cluster
 	client kubernetes.Interface
 	// endpoints is how many each Service has.
 	endpoints int
@@ -56,8 +60,8 @@ type dataset struct {
 	written int
 }
 
-func newDataset(cfg *rest.Config, endpoints int, sizes []int) (*dataset, error) {
-	cfg = rest.CopyConfig(cfg)
+func newDataset(c *kube.Cluster, endpoints int, sizes []int) (*dataset, error) {
+	cfg := rest.CopyConfig(c.Config)
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
 	cfg.AcceptContentTypes = cfg.ContentType + ",application/json"
 	cfg.QPS = -1
@@ -65,7 +69,7 @@ func newDataset(cfg *rest.Config, endpoints int, sizes []int) (*dataset, error) 
 	if err != nil {
 		return nil, err
 	}
-	d := &dataset{client: client, endpoints: endpoints, real: map[int]bool{}}
+	d := &dataset{kube: c, client: client, endpoints: endpoints, real: map[int]bool{}}
 	for _, size := range sizes {
 		for _, i := range spread(size) {
 			d.real[i] = true
@@ -134,62 +138,84 @@ func (d *dataset) addNode(ctx context.Context, name string, addr netip.Addr) err
 	return err
 }
 
-// grow writes Services until there are size of them.
+// grow writes Services until there are size of them, straight into etcd.
 func (d *dataset) grow(ctx context.Context, size int) error {
 	const workers = 8
 	next := make(chan int)
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var failed error
+	errs := make(chan error, workers)
 	for range workers {
-		wg.Go(func() {
+		go func() {
+			var failed error
 			for i := range next {
-				if err := d.write(ctx, i); err != nil {
-					mu.Lock()
-					failed = errors.Join(failed, err)
-					mu.Unlock()
-				}
+				failed = errors.Join(failed, d.kube.Put(ctx, d.stored(i)...))
 			}
-		})
+			errs <- failed
+		}()
 	}
-	for i := d.written; i < size; i++ {
-		next <- i
+	for ; d.written < size; d.written++ {
+		next <- d.written
 	}
 	close(next)
-	wg.Wait()
-	d.written = max(d.written, size)
+	var failed error
+	for range workers {
+		failed = errors.Join(failed, <-errs)
+	}
 	return failed
 }
 
-func (d *dataset) write(ctx context.Context, i int) error {
-	name := fmt.Sprintf("s%06d", i)
-	eps := make([]netip.Addr, d.endpoints)
+// stored returns Service i, its EndpointSlice and the claim of its address, as
+// the API server would have stored them.
+func (d *dataset) stored(i int) []kube.Stored {
+	name, addr := fmt.Sprintf("s%06d", i), vip(i).Addr().String()
+	n := d.endpoints
+	if d.real[i] {
+		n = min(n, len(serverAddrs))
+	}
+	eps := make([]netip.Addr, n)
 	for j := range eps {
 		if d.real[i] {
-			eps[j] = serverAddrs[j%len(serverAddrs)]
+			eps[j] = serverAddrs[j]
 		} else {
 			eps[j] = offset(firstEndpoint, i*d.endpoints+j)
 		}
 	}
-	if d.real[i] && d.endpoints > len(serverAddrs) {
-		eps = eps[:len(serverAddrs)]
+	svc, single, internal := service(name, addr), corev1.IPFamilyPolicySingleStack, corev1.ServiceInternalTrafficPolicyCluster
+	svc.Spec.Type, svc.Spec.SessionAffinity = corev1.ServiceTypeClusterIP, corev1.ServiceAffinityNone
+	svc.Spec.ClusterIPs, svc.Spec.IPFamilies = []string{addr}, []corev1.IPFamily{corev1.IPv4Protocol}
+	svc.Spec.IPFamilyPolicy, svc.Spec.InternalTrafficPolicy = &single, &internal
+	claim := &networkingv1.IPAddress{
+		ObjectMeta: metav1.ObjectMeta{Name: addr, Labels: map[string]string{
+			networkingv1.LabelIPAddressFamily: string(corev1.IPv4Protocol),
+			networkingv1.LabelManagedBy:       "ipallocator.k8s.io",
+		}},
+		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: namespace, Name: name}},
 	}
-	if err := d.writeSlice(ctx, name, eps); err != nil {
-		return err
+	eslice := slice(name, eps)
+	svc.Namespace, eslice.Namespace = namespace, namespace
+	for _, m := range []*metav1.ObjectMeta{&svc.ObjectMeta, &claim.ObjectMeta, &eslice.ObjectMeta} {
+		m.UID, m.CreationTimestamp = uuid.NewUUID(), metav1.Now()
 	}
-	return d.writeService(ctx, name, vip(i).Addr())
+	return []kube.Stored{
+		{Key: "ipaddresses/" + addr, Version: networkingv1.SchemeGroupVersion, Object: claim},
+		{Key: "endpointslices/" + namespace + "/" + name, Version: discoveryv1.SchemeGroupVersion, Object: eslice},
+		{Key: "services/specs/" + namespace + "/" + name, Version: corev1.SchemeGroupVersion, Object: svc},
+	}
 }
 
-func (d *dataset) writeService(ctx context.Context, name string, addr netip.Addr) error {
-	_, err := d.client.CoreV1().Services(namespace).Create(ctx, &corev1.Service{
+func service(name, addr string) *corev1.Service {
+	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.ServiceSpec{
-			ClusterIP: addr.String(),
+			ClusterIP: addr,
 			Ports: []corev1.ServicePort{{
 				Name: "http", Port: servicePort, TargetPort: intstr.FromInt32(serverPort), Protocol: corev1.ProtocolTCP,
 			}},
 		},
-	}, metav1.CreateOptions{})
+	}
+}
+
+func (d *dataset) writeService(ctx context.Context, name string, addr netip.Addr) error {
+	_, err := d.client.CoreV1().Services(namespace).Create(ctx, service(name, addr.String()), metav1.CreateOptions{})
 	return err
 }
 

@@ -25,7 +25,7 @@ func at(f model.Family, v4, v6 string, args ...any) netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf(v6, args...))
 }
 
-// VIP is a ClusterIP; n is 2 to 250.
+// VIP is a ClusterIP; n is 2 to 251.
 func VIP(f model.Family, n int) netip.Addr { return at(f, "10.96.0.%d", "fd00:96::%x", n) }
 
 // LB is a load balancer's address that nobody but n1 serves.
@@ -36,6 +36,10 @@ func Ext(f model.Family, n int) netip.Addr { return at(f, "198.51.100.%d", "2001
 
 // Out is the address of the server "out", beside the client.
 func Out(f model.Family) netip.Addr { return at(f, "203.0.113.10", "2001:db8:3::10") }
+
+// Stray is an address of the range of ClusterIPs that no Service has, and that
+// the server "out" answers at should a packet to it leave the node.
+func Stray(f model.Family) netip.Addr { return VIP(f, 251) }
 
 // NodeIP is the primary address of node n1 or n2 (n is 1 or 2).
 func NodeIP(f model.Family, n int) netip.Addr { return at(f, "10.99.0.%d", "fd00:99::%d", 10+n) }

@@ -138,9 +138,10 @@ func clusterIPNegativeCases(f model.Family) []Case {
 				refused("c1", to(VIP(f, 10), 81)), refused("client", to(VIP(f, 10), 81)),
 				refused("n1", to(VIP(f, 10), 81)), refused("c2", to(VIP(f, 10), 81))),
 		}, {
+			// What leaves the node would be answered.
 			Name: "clusterip/unallocated address is dropped",
-			Probes: append(over(model.UDP, dropped("c1", to(VIP(f, 99), 80))),
-				dropped("c1", to(VIP(f, 99), 80)), dropped("client", to(VIP(f, 99), 80)), dropped("n1", to(VIP(f, 99), 80))),
+			Probes: append(over(model.UDP, dropped("c1", to(Stray(f), 8080)), dropped("n1", to(Stray(f), 8080))),
+				dropped("c1", to(Stray(f), 8080)), dropped("n1", to(Stray(f), 8080)), dropped("c2", to(Stray(f), 8080))),
 		}, {
 			Name:    "clusterip/Service of another proxy is left alone",
 			Objects: objects(other, slice(f, other, endpoint(f, "a1"))),

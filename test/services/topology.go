@@ -55,8 +55,10 @@ func NewTopology(lan *LAN) (t *Topology, err error) {
 		}
 	}
 	for _, f := range families {
-		if err := t.Hosts["client"].serve("out", Out(f)); err != nil {
-			return t, err
+		for _, a := range []netip.Addr{Out(f), Stray(f)} {
+			if err := t.Hosts["client"].serve("out", a); err != nil {
+				return t, err
+			}
 		}
 	}
 	return t, nil
@@ -128,7 +130,7 @@ func (t *Topology) addClient() error {
 	}
 	return h.NS.Do(func() error {
 		for i, f := range families {
-			if err := setUp("lo", host(Out(f))); err != nil {
+			if err := setUp("lo", host(Out(f)), host(Stray(f))); err != nil {
 				return err
 			}
 			for _, dst := range []netip.Prefix{ServiceCIDRs[i], lbCIDRs[i], extCIDRs[i], podSubnet(f, 1)} {
