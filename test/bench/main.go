@@ -46,14 +46,14 @@ var profiles = map[string]profile{
 		patience: time.Minute,
 	},
 	"quick": {
-		latencySizes: []int{10, 1000, 5000, 10000}, rounds: 7, connects: 4000,
+		latencySizes: []int{10, 1000, 5000, 10000}, rounds: 25, connects: 2000,
 		coldSize: 10000, coldTries: map[kind]int{fairway: 3, nftKP: 1, iptables: 1},
 		changeSizes: []int{1000, 10000}, moves: 7, adds: 4,
 		bigServices: 5000, bigEndpoints: 50, bigStep: 250, bigPlanes: []kind{fairway, nftKP},
 		patience: 2 * time.Minute,
 	},
 	"full": {
-		latencySizes: []int{10, 1000, 5000, 10000, 30000}, aloneSizes: []int{100000}, rounds: 11, connects: 5000,
+		latencySizes: []int{10, 1000, 5000, 10000, 30000}, aloneSizes: []int{100000}, rounds: 40, connects: 2000,
 		coldSize: 10000, coldTries: map[kind]int{fairway: 5, nftKP: 3, iptables: 2},
 		changeSizes: []int{1000, 10000, 44000}, moves: 20, adds: 10,
 		bigServices: 5000, bigEndpoints: 50, bigStep: 250, bigPlanes: []kind{fairway, nftKP, iptables},

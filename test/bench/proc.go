@@ -138,7 +138,7 @@ func busyTicks() int64 {
 // calm waits until the machine does little else, at most a while, and returns
 // how many cores were busy when it stopped waiting.
 func calm(ctx context.Context) float64 {
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(5 * time.Second)
 	for {
 		b := busy(500 * time.Millisecond)
 		if b < 0.15 || time.Now().After(deadline) || ctx.Err() != nil {
