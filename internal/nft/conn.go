@@ -187,8 +187,8 @@ func (c *conn) request(m netlink.Message) ([]netlink.Message, error) {
 		return nil, err
 	}
 	msgs, err := c.nl.Execute(m)
-	if err != nil {
-		_ = c.close()
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		_ = c.close() // there may be more of the answer
 	}
 	return msgs, err
 }

@@ -1,11 +1,14 @@
 package nft
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/fairwaynet/fairway/internal/model"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // WaitFlows returns when stale UDP flows are removed.
@@ -113,4 +116,27 @@ func Transactions(d *Driver) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.conn.count
+}
+
+// Audit compares all with the kernel.
+func Audit(d *Driver) error { return d.audit(context.Background()) }
+
+// Outdate makes a driver take what the kernel has for another release's.
+func Outdate(d *Driver) {
+	for _, f := range d.families {
+		l := *f.familyLayout
+		l.sets[setAffinity].keyType++
+		l.sets[setAffinity].keyType ^= 1 << 20
+		f.familyLayout, f.rules.familyLayout = &l, &l
+	}
+}
+
+// Sleep makes a table dormant, as another process.
+func Sleep(netns int, fam model.Family) error {
+	c := conn{netns: netns}
+	defer c.close()
+	a := header(layouts[fam].nfproto)
+	a.str(unix.NFTA_TABLE_NAME, TableName)
+	a.u32(unix.NFTA_TABLE_FLAGS, unix.NFT_TABLE_F_DORMANT)
+	return c.commit([]netlink.Message{message(unix.NFT_MSG_NEWTABLE, 0, a)})
 }

@@ -1,13 +1,11 @@
 package nft
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,15 +23,12 @@ type monitor struct {
 const monitorBuffer = 4 << 20
 
 // newMonitor joins the kernel's nftables group.
-func newMonitor(netns int, ours func(port uint32) bool, port uint32) (*monitor, error) {
+func newMonitor(netns int, ours func(port uint32) bool) (*monitor, error) {
 	nl, err := dialNetfilter(netns)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
 	_ = nl.SetReadBuffer(monitorBuffer)
-	// What this process loads itself is dropped before it fills the buffer. A
-	// filter that cannot be set costs time only: run looks again.
-	_ = nl.SetBPF(notFrom(port))
 	if err := nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		_ = nl.Close()
 		return nil, fmt.Errorf("join the nftables group: %w", err)
@@ -41,25 +36,6 @@ func newMonitor(netns int, ours func(port uint32) bool, port uint32) (*monitor, 
 	m := &monitor{nl: nl, foreign: make(chan struct{}, 1), done: make(chan struct{})}
 	go m.run(ours)
 	return m, nil
-}
-
-// notFrom is a socket filter that drops messages about what a port did. The
-// messages of one packet are all about one transaction.
-func notFrom(port uint32) []bpf.RawInstruction {
-	// The filter loads in network order what the header has in the host's.
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], port)
-	const portOffset = 12 // in nlmsghdr
-	raw, err := bpf.Assemble([]bpf.Instruction{
-		bpf.LoadAbsolute{Off: portOffset, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(b[:]), SkipFalse: 1},
-		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: 1<<32 - 1},
-	})
-	if err != nil {
-		return nil
-	}
-	return raw
 }
 
 func (m *monitor) close() {

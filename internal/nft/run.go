@@ -12,7 +12,6 @@ func (d *Driver) Run(ctx context.Context) error {
 	audit := time.NewTicker(d.opts.AuditInterval)
 	defer audit.Stop()
 	var mon *monitor
-	var port uint32
 	defer func() {
 		if mon != nil {
 			mon.close()
@@ -20,12 +19,12 @@ func (d *Driver) Run(ctx context.Context) error {
 	}()
 	failures := 0
 	for {
-		if d.isSynced() && (mon == nil || mon.ended() || port != d.conn.port.Load()) {
+		if d.isSynced() && (mon == nil || mon.ended()) {
 			if mon != nil {
 				mon.close()
 			}
 			var err error
-			if mon, port, err = d.watch(ctx); err != nil {
+			if mon, err = d.watch(ctx); err != nil {
 				d.log.Error("cannot watch nftables", "err", err)
 			}
 		}
@@ -99,16 +98,15 @@ func sleep(ctx context.Context, t time.Duration) {
 
 // watch begins to hear of changes. If there were changes since the driver's last
 // transaction, it compares everything.
-func (d *Driver) watch(ctx context.Context) (*monitor, uint32, error) {
+func (d *Driver) watch(ctx context.Context) (*monitor, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.conn.dial(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	port := d.conn.port.Load()
-	m, err := newMonitor(d.opts.Netns, func(p uint32) bool { return p == d.conn.port.Load() }, port)
+	m, err := newMonitor(d.opts.Netns, func(p uint32) bool { return p == d.conn.port.Load() })
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	gen, err := d.conn.generation()
 	if err != nil || gen != d.generation {
@@ -117,7 +115,7 @@ func (d *Driver) watch(ctx context.Context) (*monitor, uint32, error) {
 			d.log.Error("cannot compare nftables", "err", err)
 		}
 	}
-	return m, port, nil
+	return m, nil
 }
 
 // audit compares everything with the kernel and repairs it.
