@@ -76,7 +76,6 @@ func newKind[T any, P object[T]](apiVersion, name string, table func(*store.Stor
 
 func (k *kind) clusterScoped() *kind   { k.namespaced = false; return k }
 func (k *kind) namedByLabel() *kind    { k.checkName = (*checker).dnsLabel; return k }
-func (k *kind) group() string          { return groupOf(k.apiVersion) }
 func groupOf(apiVersion string) string { g, _, _ := cutLast(apiVersion, "/"); return g }
 
 func cutLast(s, sep string) (before, after string, found bool) {

@@ -55,7 +55,7 @@ func (s *scan) path(p string) {
 	case info.IsDir():
 		s.dir(p)
 	default:
-		s.file(p, info)
+		s.file(p, "", info)
 	}
 }
 
@@ -135,24 +135,29 @@ func (s *scan) dir(p string) {
 			s.problem(full, err)
 		case info.IsDir():
 			s.dir(full)
+		case manifest(name) && info.Mode().IsRegular() && link:
+			s.file(full, "", info)
 		case manifest(name) && info.Mode().IsRegular():
-			s.file(full, info)
+			s.file(full, filepath.Join(real, name), info)
 		}
 	}
 }
 
-func (s *scan) file(p string, info fs.FileInfo) {
+// file notes a file. real is its path without symbolic links, or "" if not known.
+func (s *scan) file(p, real string, info fs.FileInfo) {
 	if !info.Mode().IsRegular() {
 		s.files = append(s.files, found{path: p, real: p})
 		return
 	}
-	real, err := filepath.EvalSymlinks(p)
-	if err == nil {
-		real, err = filepath.Abs(real)
-	}
-	if err != nil {
-		s.problem(p, err)
-		return
+	if real == "" {
+		var err error
+		if real, err = filepath.EvalSymlinks(p); err == nil {
+			real, err = filepath.Abs(real)
+		}
+		if err != nil {
+			s.problem(p, err)
+			return
+		}
 	}
 	if !s.seen[real] {
 		s.seen[real] = true

@@ -35,7 +35,7 @@ import (
 // not end, files are read every settle.
 const (
 	quiet  = 20 * time.Millisecond
-	settle = 60 * time.Millisecond
+	settle = 50 * time.Millisecond
 	// poll is how often files are looked at where the kernel does not tell.
 	poll = 50 * time.Millisecond
 )
@@ -71,6 +71,10 @@ type Source struct {
 	// may leave size and time as they were.
 	dirty    map[string]bool
 	allDirty bool
+
+	// For tests: settle, and what is called after each look at the files.
+	settle time.Duration
+	looked func(unsettled bool)
 }
 
 // New prepares to read. Every table of the Store counts as not initialized
@@ -88,7 +92,7 @@ func New(o Options) (*Source, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Source{opts: o, owned: map[objectID]*parsedObject{}, dirty: map[string]bool{}}
+	s := &Source{opts: o, owned: map[objectID]*parsedObject{}, dirty: map[string]bool{}, settle: settle, looked: func(bool) {}}
 	s.watches = newWatches(o.Log)
 	txn := o.Store.DB.WriteTxn(o.Store.Tables()...)
 	defer txn.Commit()
@@ -141,7 +145,7 @@ func (s *Source) Run(ctx context.Context) error {
 		if first.IsZero() {
 			first = now
 		}
-		timer.Reset(min(quiet, first.Add(settle).Sub(now)))
+		timer.Reset(min(quiet, first.Add(s.settle).Sub(now)))
 	}
 	for {
 		select {
@@ -162,16 +166,17 @@ func (s *Source) Run(ctx context.Context) error {
 				stir()
 			}
 		case <-timer.C:
-			r, unsettled, err := s.sync(time.Since(first) >= settle)
+			r, unsettled, err := s.sync(time.Since(first) >= s.settle)
 			switch {
 			case err != nil:
 				return err
 			case unsettled:
-				timer.Reset(max(time.Until(first.Add(settle)), time.Millisecond))
+				timer.Reset(max(time.Until(first.Add(s.settle)), time.Millisecond))
 			default:
 				first = time.Time{}
 			}
 			s.report(r)
+			s.looked(unsettled)
 		}
 	}
 }

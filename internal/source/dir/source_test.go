@@ -40,12 +40,18 @@ func newStore(t *testing.T) *store.Store {
 // follow loads paths and runs the source until the test ends.
 func follow(t *testing.T, paths ...string) (*follower, Report) {
 	t.Helper()
+	return followWith(t, func(*Source) {}, paths...)
+}
+
+func followWith(t *testing.T, change func(*Source), paths ...string) (*follower, Report) {
+	t.Helper()
 	f := &follower{t: t, st: newStore(t), reports: make(chan Report, 1000)}
 	var err error
 	f.src, err = New(Options{Paths: paths, Store: f.st, OnReport: func(r Report) { f.reports <- r }})
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(f.src)
 	first, err := f.src.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -288,29 +294,29 @@ func TestMoveKeepsObjects(t *testing.T) {
 // TestSaves saves as editors do. A Service that is in the file before and after
 // must not be gone in between.
 func TestSaves(t *testing.T) {
-	saves := map[string]func(t *testing.T, path, text string){
-		"truncate, then write": func(t *testing.T, path, text string) {
+	saves := map[string]func(t *testing.T, path, text string, looked func()){
+		"truncate, then write": func(t *testing.T, path, text string, looked func()) {
 			file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
 			must(t, err)
-			time.Sleep(quiet + quiet/2) // the source looks at the empty file
+			looked() // at the empty file
 			_, err = file.WriteString(text[:len(text)/2])
 			must(t, err)
 			_, err = file.WriteString(text[len(text)/2:])
 			must(t, err)
 			must(t, file.Close())
 		},
-		"write beside and rename over": func(t *testing.T, path, text string) {
+		"write beside and rename over": func(t *testing.T, path, text string, _ func()) {
 			tmp := path + ".tmp"
 			write(t, tmp, text)
 			must(t, os.Rename(tmp, path))
 		},
-		"rename away, then create": func(t *testing.T, path, text string) {
+		"rename away, then create": func(t *testing.T, path, text string, looked func()) {
 			must(t, os.Rename(path, path+"~"))
-			time.Sleep(quiet + quiet/2) // the source looks while it is gone
+			looked() // while it is gone
 			write(t, path, text)
 			must(t, os.Remove(path+"~"))
 		},
-		"remove, then create": func(t *testing.T, path, text string) {
+		"remove, then create": func(t *testing.T, path, text string, _ func()) {
 			must(t, os.Remove(path))
 			write(t, path, text)
 		},
@@ -325,9 +331,22 @@ func TestSaves(t *testing.T) {
 				if single {
 					given = path
 				}
-				f, _ := follow(t, given)
+				looks := make(chan bool, 1000)
+				f, _ := followWith(t, func(s *Source) {
+					s.settle = time.Hour // what looks like half of a save is never believed
+					s.looked = func(unsettled bool) { looks <- unsettled }
+				}, given)
+				looked := func() {
+					for unsettled := false; !unsettled; {
+						select {
+						case unsettled = <-looks:
+						case <-time.After(patience):
+							t.Fatal("the source did not look at the half of a save")
+						}
+					}
+				}
 				for _, port := range []string{"81", "82", "83"} {
-					save(t, path, svc("web", port)+svc("same", "80"))
+					save(t, path, svc("web", port)+svc("same", "80"), looked)
 					f.next("saved", func(r Report) bool {
 						s := f.service("web")
 						if s == nil || f.service("same") == nil || len(r.Deleted) > 0 || len(r.Problems) > 0 {

@@ -25,8 +25,6 @@ type syntaxError struct {
 	message string
 }
 
-func (e *syntaxError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.message) }
-
 // chunk is a part of a file between two "---" lines.
 type chunk struct {
 	text []byte

@@ -87,7 +87,6 @@ func trimMeta(m *metav1.ObjectMeta) {
 	m.OwnerReferences = nil
 	m.Finalizers = nil
 	m.GenerateName = ""
-	m.SelfLink = ""
 	m.Namespace = intern(m.Namespace)
 	m.Labels = internMap(m.Labels)
 }

@@ -24,7 +24,7 @@ func fullService() *corev1.Service {
 	s.Labels = map[string]string{"app": "web", "": "empty key"}
 	s.Annotations = map[string]string{lastApplied: "{}", "kept": "yes"}
 	s.Finalizers = []string{"f"}
-	s.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: &metav1.FieldsV1{Raw: []byte("{}")}}, {Manager: "n"}}
+	s.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsV1: metav1.NewFieldsV1("{}")}, {Manager: "n"}}
 	s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: ptr.To[int32](10)}}
 	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.1"}}
 	return s
