@@ -101,6 +101,11 @@ func runAgent(ctx context.Context, cfg *agent.Config, log *slog.Logger) error {
 		return err
 	}
 	defer st.Close()
+	// Before the agent: from here on the tables count as not read yet.
+	source, err := kube.New(client, st, kube.Options{NodeName: node, Log: log})
+	if err != nil {
+		return err
+	}
 	driver, err := nft.New(nft.Options{Families: cfg.Families, Log: log})
 	if err != nil {
 		return err
@@ -115,7 +120,7 @@ func runAgent(ctx context.Context, cfg *agent.Config, log *slog.Logger) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := kube.Run(ctx, client, st, kube.Options{NodeName: node, Log: log}); err != nil && ctx.Err() == nil {
+		if err := source.Run(ctx); err != nil && ctx.Err() == nil {
 			cancel(err)
 		}
 	})
