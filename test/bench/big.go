@@ -85,6 +85,9 @@ func (b *bench) bigCold(ctx context.Context, c *cluster) error {
 		return err
 	}
 	out.Loaded, out.Seconds = b.bigServices, at.Sub(p.began).Seconds()
+	if err := p.caughtUp(ctx, nil, b.patience); err != nil {
+		return err
+	}
 	p.fill(ctx, &out)
 	b.addBig(out)
 	return nil

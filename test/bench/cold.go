@@ -51,9 +51,14 @@ func (b *bench) coldStart(ctx context.Context, c *cluster, k kind, size int) (Co
 		out.Failed = err.Error()
 		return out, nil
 	}
-	out.Seconds, out.CPU = at.Sub(p.began).Seconds(), p.usage.cpu().Seconds()
-	// The peak may come a little after, with the garbage of the start.
+	out.Seconds = at.Sub(p.began).Seconds()
+	// A child's CPU time counts when it has ended, and the peak of memory may
+	// come a little after, with the garbage of the start.
+	if err := p.caughtUp(ctx, nil, b.patience); err != nil {
+		return out, err
+	}
 	time.Sleep(time.Second)
+	out.CPU = p.usage.cpu().Seconds()
 	own, child := p.usage.peak()
 	out.PeakMiB, out.ChildMiB = mib(own), mib(child)
 	if cpuProfile != nil {
