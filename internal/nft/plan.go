@@ -125,9 +125,11 @@ func (t *tx) plan(unit []change) error {
 			if p.new, err = f.build(c.want, p.old, t); err != nil {
 				return &serviceError{id: c.id, err: err}
 			}
-			// The group is taken at once: the next Service must not get it.
-			f.own(p.new)
-			t.undo = append(t.undo, func() { f.disown(p.new) })
+			if p.old == nil {
+				// The group is taken at once: the next Service must not get it.
+				f.own(p.new)
+				t.undo = append(t.undo, func() { f.disown(p.new) })
+			}
 		}
 		t.replace(p.old, p.new)
 		pairs = append(pairs, p)
