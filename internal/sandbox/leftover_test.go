@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,14 +34,12 @@ func TestNothingIsLeft(t *testing.T) {
 
 func testNothingIsLeft(t *testing.T, mode string, sig syscall.Signal) {
 	files := t.TempDir()
-	before, err := netlink.LinkList()
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := links(t)
+	mark := "FAIRWAY_SANDBOX_MARK=" + files
 	cmd := exec.Command(exe(t))
 	cmd.Dir = files
 	cmd.Env = []string{
-		modeVar + "=" + mode, "PATH=" + os.Getenv("PATH"),
+		modeVar + "=" + mode, mark, "PATH=" + os.Getenv("PATH"),
 		"TMPDIR=" + files, "HOME=" + files, "XDG_RUNTIME_DIR=" + files,
 	}
 	cmd.Stderr = os.Stderr
@@ -69,25 +66,28 @@ func testNothingIsLeft(t *testing.T, mode string, sig syscall.Signal) {
 		t.Errorf("the sandbox is in %s, not in the machine's %s", r.Netns, own)
 	}
 	pids := append(descendants(t, cmd.Process.Pid), cmd.Process.Pid)
-	spaces := namespacesOf(pids)
-	maps.DeleteFunc(spaces, func(name string, _ bool) bool {
-		return namespacesOf([]int{os.Getpid()})[name]
-	})
-	for _, p := range r.State.Pods {
-		if name := fmt.Sprintf("net:[%d]", p.Netns); !spaces[name] {
-			t.Errorf("pod %s is in %s, which no process holds", p.Name, name)
-		}
-	}
-	if pod := fmt.Sprintf("net:[%d]", r.State.Pods[0].Netns); r.Exec != pod {
-		t.Errorf("the command in pod %s is in %s, want %s", r.State.Pods[0].Name, r.Exec, pod)
-	}
 	// The sandbox; a first process, the server and two sleeps; another, sh and a sleep.
 	if len(pids) < 8 {
 		t.Errorf("only %d processes: the test proves nothing", len(pids))
 	}
-	if after, err := netlink.LinkList(); err != nil || len(after) != len(before) {
-		t.Errorf("the machine has %d interfaces (%v), and had %d before", len(after), err, len(before))
+	if pod := fmt.Sprintf("net:[%d]", r.State.Pods[0].Netns); r.Exec != pod {
+		t.Errorf("the command in pod %s is in %s, want %s", r.State.Pods[0].Name, r.Exec, pod)
 	}
+	if got := links(t); !slices.Equal(got, before) {
+		t.Errorf("the machine has interfaces %v, and had %v before", got, before)
+	}
+	spaces := namespacesOf(t, r.PID)
+	delete(spaces, own)
+	for _, p := range r.State.Pods {
+		if name := fmt.Sprintf("net:[%d]", p.Netns); spaces[name] == "" {
+			t.Errorf("pod %s is in %s, which the sandbox does not hold", p.Name, name)
+		}
+	}
+	// Three pods, two nodes, the LAN and the DNS server.
+	if len(spaces) != 7 {
+		t.Errorf("%d network namespaces, want 7", len(spaces))
+	}
+	tether(t, spaces)
 
 	if err := cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func testNothingIsLeft(t *testing.T, mode string, sig syscall.Signal) {
 	}
 	deadline := time.Now().Add(patience)
 	for {
-		left := remains(t, pids, spaces)
+		left := remains(t, mark, pids, before)
 		if len(left) == 0 {
 			break
 		}
@@ -106,9 +106,6 @@ func testNothingIsLeft(t *testing.T, mode string, sig syscall.Signal) {
 			t.Fatalf("left: %s", strings.Join(left, ", "))
 		}
 		time.Sleep(5 * time.Millisecond)
-	}
-	if after, err := netlink.LinkList(); err != nil || len(after) != len(before) {
-		t.Errorf("the machine has %d interfaces (%v), and had %d before", len(after), err, len(before))
 	}
 	for _, dir := range []string{files, "/run"} {
 		_ = filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
@@ -120,31 +117,66 @@ func testNothingIsLeft(t *testing.T, mode string, sig syscall.Signal) {
 	}
 }
 
-// remains returns which processes live, and which namespaces a process of the
-// machine is in or a mount keeps.
-func remains(t *testing.T, pids []int, spaces map[string]bool) []string {
+// tether gives each network namespace one end of a veth pair. The other end, on
+// this machine, goes when the kernel has removed the namespace. (The number of a
+// namespace tells less: it may be another's soon.)
+func tether(t *testing.T, spaces map[string]string) {
+	t.Helper()
+	i := 0
+	for name, path := range spaces {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = fmt.Sprintf("probe%d", i)
+		i++
+		err = netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: attrs.Name, PeerNamespace: netlink.NsFd(f.Fd())})
+		f.Close()
+		if err != nil {
+			t.Fatalf("probe %s: %v", name, err)
+		}
+	}
+}
+
+// links returns the names of this machine's interfaces.
+func links(t *testing.T) []string {
+	t.Helper()
+	list, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range list {
+		names = append(names, l.Attrs().Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// remains returns what is left: processes that were there or that have the mark
+// in their environment, interfaces that were not there before, and mounts of
+// namespaces.
+func remains(t *testing.T, mark string, pids []int, before []string) []string {
 	t.Helper()
 	var left []string
-	var all []int
 	for _, p := range processes(t) {
-		all = append(all, p.pid)
-		if slices.Contains(pids, p.pid) {
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
+		if slices.Contains(pids, p.pid) || p.pid != os.Getpid() && strings.Contains(string(env), mark) {
 			left = append(left, fmt.Sprintf("process %d", p.pid))
 		}
 	}
-	for name := range namespacesOf(all) {
-		if spaces[name] {
-			left = append(left, name)
+	for _, name := range links(t) {
+		if !slices.Contains(before, name) {
+			left = append(left, "interface "+name)
 		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name := range spaces {
-		if strings.Contains(string(mounts), name) {
-			left = append(left, "mount of "+name)
-		}
+	if strings.Contains(string(mounts), " nsfs ") {
+		left = append(left, "a mount of a namespace")
 	}
 	return left
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -268,27 +267,20 @@ func processes(t *testing.T) []proc {
 	return out
 }
 
-// namespacesOf returns the network, mount and PID namespaces that processes run
-// in or hold open.
-func namespacesOf(pids []int) map[string]bool {
-	out := map[string]bool{}
-	for _, pid := range pids {
-		for _, dir := range []string{"ns", "fd"} {
-			path := fmt.Sprintf("/proc/%d/%s", pid, dir)
-			entries, err := os.ReadDir(path)
-			if err != nil {
-				continue // it has just ended, or is another user's
-			}
-			for _, e := range entries {
-				to, err := os.Readlink(path + "/" + e.Name())
-				if err != nil {
-					continue
-				}
-				kind, _, _ := strings.Cut(to, ":")
-				if slices.Contains([]string{"net", "mnt", "pid", "uts", "user"}, kind) {
-					out[to] = true
-				}
-			}
+// namespacesOf returns the network namespaces that a process holds open, each
+// with a path to it.
+func namespacesOf(t *testing.T, pid int) map[string]string {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, e := range entries {
+		// A descriptor may have been closed since.
+		if to, _ := os.Readlink(dir + "/" + e.Name()); strings.HasPrefix(to, "net:[") {
+			out[to] = dir + "/" + e.Name()
 		}
 	}
 	return out
