@@ -279,12 +279,13 @@ func (r *repair) unusedClasses() {
 	var chains []netlink.Message
 	var gone []uint32
 	for _, n := range f.classNumbers() {
-		if used[n] {
+		if used[n] || f.numbers[n].usual() {
 			continue
 		}
 		name := f.numbers[n].chain()
-		t.del[core][setKinds].add(word(n), nil)
-		t.del[core][setClasses].add(word(n), nil)
+		for _, d := range f.numbers[n].dispatches(n) {
+			t.del[core][d.set].add(word(n), nil)
+		}
 		t.objects = append(t.objects, flushRules(f.nfproto, name))
 		chains = append(chains, delChain(f.nfproto, name))
 		gone = append(gone, n)

@@ -302,7 +302,7 @@ func (d *Driver) Counts() (map[string]int, error) {
 	for fam, f := range d.families {
 		for k := range numSets {
 			n := 0
-			err := d.conn.readElements(f.nfproto, f.rules.set[k], func(_, _ []byte, _ string) { n++ })
+			err := d.conn.readElements(f.nfproto, f.rules.set[k], func(_, _ []byte, _ dispatch) { n++ })
 			if err != nil {
 				return nil, err
 			}

@@ -64,7 +64,10 @@ func Read(netns int, fam model.Family) (*Snapshot, error) {
 		return nil, err
 	}
 	for k, v := range e.fronts {
-		content := Content{Kind: e.verdicts[setKinds][v.kind], LB: e.verdicts[setClasses][v.lb], Cluster: e.verdicts[setClasses][v.lbCluster]}
+		content := Content{Kind: e.to(setKinds, v.kind), Cluster: e.to(setShort, v.lbCluster)}
+		if v.lb != 0 {
+			content.LB = e.to(setClasses, v.lb)
+		}
 		content.Backends = e.list(l, v.group, content.LB)
 		content.ClusterBackends = e.list(l, v.group&^1, content.Cluster)
 		for _, r := range e.ranges[k] {
@@ -74,7 +77,7 @@ func Read(netns int, fam model.Family) (*Snapshot, error) {
 		s.Fronts[fmt.Sprintf("%s %s", netip.AddrPortFrom(l.toNetip(k.addr), k.port), k.proto)] = content
 	}
 	for k := range numSets {
-		if err := c.readElements(l.nfproto, n.set[k], func(_, _ []byte, _ string) { s.Counts[k]++ }); err != nil {
+		if err := c.readElements(l.nfproto, n.set[k], func(_, _ []byte, _ dispatch) { s.Counts[k]++ }); err != nil {
 			return nil, err
 		}
 	}
@@ -84,6 +87,16 @@ func Read(netns int, fam model.Family) (*Snapshot, error) {
 func (l *familyLayout) toNetip(a addr) netip.Addr {
 	out, _ := netip.AddrFromSlice(a[:l.addrLen])
 	return out
+}
+
+// to gives the chain that a number leads to.
+func (e *kernelElements) to(k setKind, number uint32) string {
+	for d := range e.verdicts {
+		if d.set == k && d.number == number {
+			return d.chain
+		}
+	}
+	return ""
 }
 
 // list gives the endpoints that a chain picks from.

@@ -188,9 +188,9 @@ func (c *conn) readRules(nfproto byte, t *kernelTable) error {
 	return nil
 }
 
-// readElements calls f for each element of a set. Goto is the chain that a
-// verdict goes to, if the element has one. The slices must not be kept.
-func (c *conn) readElements(nfproto byte, set string, f func(key, data []byte, gotoChain string)) error {
+// readElements calls f for each element of a set; of d, what is known of a
+// verdict is set. The slices must not be kept.
+func (c *conn) readElements(nfproto byte, set string, f func(key, data []byte, d dispatch)) error {
 	a := header(nfproto)
 	a.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 	a.str(unix.NFTA_SET_ELEM_LIST_SET, set)
@@ -207,9 +207,9 @@ func (c *conn) readElements(nfproto byte, set string, f func(key, data []byte, g
 				return nil
 			}
 			return eachAttr(list, func(_ uint16, elem []byte) error {
-				key, data, chain, err := parseElement(elem)
+				key, data, d, err := parseElement(elem)
 				if err == nil {
-					f(key, data, chain)
+					f(key, data, d)
 				}
 				return err
 			})
@@ -221,7 +221,7 @@ func (c *conn) readElements(nfproto byte, set string, f func(key, data []byte, g
 	return nil
 }
 
-func parseElement(elem []byte) (key, data []byte, chain string, err error) {
+func parseElement(elem []byte) (key, data []byte, d dispatch, err error) {
 	err = eachAttr(elem, func(typ uint16, b []byte) error {
 		if typ != unix.NFTA_SET_ELEM_KEY && typ != unix.NFTA_SET_ELEM_DATA {
 			return nil
@@ -234,8 +234,11 @@ func parseElement(elem []byte) (key, data []byte, chain string, err error) {
 				data = v
 			case inner == unix.NFTA_DATA_VERDICT:
 				return eachAttr(v, func(t uint16, name []byte) error {
-					if t == unix.NFTA_VERDICT_CHAIN {
-						chain = text(name)
+					switch {
+					case t == unix.NFTA_VERDICT_CHAIN:
+						d.chain = text(name)
+					case t == unix.NFTA_VERDICT_CODE && len(name) == 4:
+						d.jump = int32(beUint32(name)) == unix.NFT_JUMP
 					}
 					return nil
 				})
@@ -243,7 +246,7 @@ func parseElement(elem []byte) (key, data []byte, chain string, err error) {
 			return nil
 		})
 	})
-	return key, data, chain, err
+	return key, data, d, err
 }
 
 // kernelElements is the content of the sets that Services are in, as it is.
@@ -252,7 +255,7 @@ type kernelElements struct {
 	endpoints map[uint32]map[uint32]endpoint // by group and index or id
 	ranges    map[frontKey][]sourceRange
 	counted   [numSets]map[addr]bool
-	verdicts  [numSets]map[uint32]string // of setKinds and setClasses: the chains
+	verdicts  map[dispatch]struct{}
 	// odd are the keys of elements that this driver never writes.
 	odd [numSets][][]byte
 }
@@ -262,8 +265,8 @@ func newKernelElements() *kernelElements {
 		fronts:    map[frontKey]frontValue{},
 		endpoints: map[uint32]map[uint32]endpoint{},
 		ranges:    map[frontKey][]sourceRange{},
+		verdicts:  map[dispatch]struct{}{},
 	}
-	e.verdicts[setKinds], e.verdicts[setClasses] = map[uint32]string{}, map[uint32]string{}
 	e.counted[setClusterIPs], e.counted[setHairpin] = map[addr]bool{}, map[addr]bool{}
 	return e
 }
@@ -271,9 +274,12 @@ func newKernelElements() *kernelElements {
 // readAll lists the elements of the sets of one generation.
 func (c *conn) readAll(l *familyLayout, n names) (*kernelElements, error) {
 	e := newKernelElements()
-	for _, k := range []setKind{setFrontends, setEndpoints, setClusterIPs, setHairpin, setRanges, setKinds, setClasses} {
-		err := c.readElements(l.nfproto, n.set[k], func(key, data []byte, chain string) {
-			if len(key) != l.sets[k].keyLen || len(data) != l.sets[k].dataLen || !e.take(l, k, key, data, chain) {
+	for k := range numSets {
+		if k == setAffinity {
+			continue // packets write it
+		}
+		err := c.readElements(l.nfproto, n.set[k], func(key, data []byte, d dispatch) {
+			if len(key) != l.sets[k].keyLen || len(data) != l.sets[k].dataLen || !e.take(l, k, key, data, d) {
 				e.odd[k] = append(e.odd[k], bytes.Clone(key))
 			}
 		})
@@ -285,7 +291,7 @@ func (c *conn) readAll(l *familyLayout, n names) (*kernelElements, error) {
 }
 
 // take notes one element; it reports whether it is of the kind the driver writes.
-func (e *kernelElements) take(l *familyLayout, k setKind, key, data []byte, chain string) bool {
+func (e *kernelElements) take(l *familyLayout, k setKind, key, data []byte, d dispatch) bool {
 	r := reader{key}
 	v := reader{data}
 	switch k {
@@ -314,8 +320,9 @@ func (e *kernelElements) take(l *familyLayout, k setKind, key, data []byte, chai
 			return false
 		}
 		e.counted[k][from] = true
-	case setKinds, setClasses:
-		e.verdicts[k][r.word()] = chain
+	default:
+		d.set, d.number = k, r.word()
+		e.verdicts[d] = struct{}{}
 	}
 	return true
 }

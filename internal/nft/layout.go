@@ -17,21 +17,25 @@
 //	source-ranges  (addr . proto . port . length . prefix)
 //	cluster-ips    addr
 //	hairpin        (addr . addr)
-//	kinds          kind or lb                  -> goto chain
-//	classes        lb                          -> goto chain
+//	kinds          kind                        -> jump or goto kind chain
+//	               lb                          -> goto lb-N
+//	classes        lb                          -> goto lb-N
+//	short-circuit  lb-cluster                  -> goto lb-N-cluster
 //
 // A packet that begins a connection walks
 //
-//	prerouting | output -> services -> (kind chain) -> lb-N -> dnat
+//	prerouting | output -> services -> (kind chain -> services) -> lb-N -> dnat
 //
 // "services" looks the destination up in frontends and dispatches on the kind,
 // which says in bits what is to be done before a backend is picked: check the
 // source range, short-circuit, mark for masquerading; or instead of it: reject,
 // drop. A frontend that needs none of this has its lb as its kind, and skips the
-// kind chain. The kind chain dispatches on lb to the chain for as many backends
-// as the Service has: "lb-3" draws a number below 3, looks (group . number) up
+// kind chain. Then "services" dispatches on lb to the chain for as many backends as
+// the Service has: "lb-3" draws a number below 3, looks (group . number) up
 // and translates. So there is a chain for each endpoint count in use, not for
-// each Service. Counts are made when they are first needed.
+// each Service. The usual counts are made with the table, others when they are first
+// needed: the kernel walks all elements of the maps that a new chain looks into,
+// which are none at first, and take some 15 ms at 44,000 Services of 2 endpoints.
 //
 // "what" is for readers of "nft list": 0 ClusterIP, 1 external IP, 2 load
 // balancer, 3 NodePort. It is the first field because "nft list" 1.0.6 aborts if a
@@ -51,8 +55,10 @@
 //   - a verdict map with an element for each Service costs about 2 ms for each
 //     commit that touches it, because the kernel walks all its elements to
 //     validate jumps; a data map costs nothing, so verdicts are confined to
-//     "kinds" and "classes", which have some dozens of elements, and are two because
-//     one that both "services" and the kind chains use would look like a loop;
+//     three maps of some dozens of elements. At each change of rules the kernel walks
+//     all paths from the hooks, and each chain as often as it can be reached: with
+//     a dispatch at the end of each kind chain, a new endpoint count took 25 ms
+//     where 200 counts were in use;
 //   - the value of one lookup cannot be used in the next rule: the kernel refuses
 //     to load a register that the same rule did not write. Hence each chain looks
 //     its frontend up again. That costs less than the verdict map did.
@@ -109,8 +115,12 @@ const (
 	setAffinity
 	setKinds
 	setClasses
+	setShort
 	numSets
 )
+
+// verdicts reports whether a set's values are verdicts.
+func (k setKind) verdicts() bool { return k >= setKinds }
 
 // affinityLimit is how many client addresses can have affinity in one family.
 // The kernel wants a limit on sets that packets fill, 65,535 if none is given; an
@@ -171,6 +181,7 @@ func newFamilyLayout(f model.Family, nfproto byte, addr nftables.SetDatatype) *f
 		},
 		setKinds:   {name: "kinds", key: types(mark), data: types(nftables.TypeVerdict)},
 		setClasses: {name: "classes", key: types(mark), data: types(nftables.TypeVerdict)},
+		setShort:   {name: "short-circuit", key: types(mark), data: types(nftables.TypeVerdict)},
 	}
 	for i := range l.sets {
 		s := &l.sets[i]
@@ -179,7 +190,7 @@ func newFamilyLayout(f model.Family, nfproto byte, addr nftables.SetDatatype) *f
 			continue
 		}
 		s.flags |= unix.NFT_SET_MAP
-		if k := setKind(i); k == setKinds || k == setClasses {
+		if setKind(i).verdicts() {
 			s.dataTyp = unix.NFT_DATA_VERDICT
 			continue
 		}
@@ -248,6 +259,40 @@ type class struct {
 	n        uint32 // how many backends
 	affinity uint32 // seconds; 0: none
 	cluster  bool   // clear the group's low bit first
+}
+
+// The classes that are made with the table, for 1 to as many endpoints.
+const (
+	usualEndpoints = 64
+	usualAffinity  = 16 // with the affinity that Kubernetes gives if none is said
+	usualCluster   = 16
+	usualSeconds   = 10800
+)
+
+// usual reports whether a class is made with the table.
+func (c class) usual() bool {
+	switch {
+	case c.affinity == 0 && !c.cluster:
+		return c.n <= usualEndpoints
+	case c.affinity == 0:
+		return c.n <= usualCluster
+	case c.affinity == usualSeconds && !c.cluster:
+		return c.n <= usualAffinity
+	}
+	return false
+}
+
+// usualClasses lists the classes that are made with the table.
+func usualClasses() []class {
+	var all []class
+	for n := uint32(1); n <= max(usualEndpoints, usualAffinity, usualCluster); n++ {
+		for _, c := range []class{{n: n}, {n: n, affinity: usualSeconds}, {n: n, cluster: true}} {
+			if c.usual() {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
 }
 
 // chain returns the name of the chain that picks like this.

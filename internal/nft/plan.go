@@ -397,7 +397,9 @@ func (f *family) class(c class, t *tx) uint32 {
 	ch := chain{name: c.chain(), rules: f.rules.classRules(c)}
 	t.objects = append(t.objects, newChain(f.nfproto, ch))
 	t.appendRules(ch)
-	t.objects = append(t.objects, f.dispatchTo(setKinds, n, ch.name), f.dispatchTo(setClasses, n, ch.name))
+	for _, d := range c.dispatches(n) {
+		t.objects = append(t.objects, f.dispatchTo(d))
+	}
 	return n
 }
 

@@ -148,6 +148,10 @@ func (r *repair) prepare() error {
 		}
 		msgs = append(msgs, newSet(f.familyLayout, f.rules.names, k, size))
 	}
+	for _, c := range usualClasses() {
+		f.lastClass++
+		f.classes[c], f.numbers[f.lastClass] = f.lastClass, c
+	}
 	if r.rebuild {
 		r.d.log.Warn("the nftables table is not as this release makes it: building it anew", "family", f.family.String())
 		f.deferred = true
@@ -169,7 +173,7 @@ func (r *repair) complete(n names) bool {
 		if s.data != nil {
 			want.dataType, want.dataLen = s.dataTyp, uint32(s.dataLen)
 		}
-		if k == setKinds || k == setClasses {
+		if k.verdicts() {
 			have.dataLen = 0 // the kernel's own size of a verdict
 		}
 		if !ok || have != want {
@@ -182,13 +186,15 @@ func (r *repair) complete(n names) bool {
 // adoptClasses takes over the numbers of the classes in the kernel.
 func (r *repair) adoptClasses() {
 	f := r.f
-	for n, chain := range r.elements.verdicts[setClasses] {
-		c, ok := parseClass(chain)
-		if _, dup := f.classes[c]; n < firstClass || !ok || dup || r.kernel.chains[chain] == nil {
+	for d := range r.elements.verdicts {
+		c, ok := parseClass(d.chain)
+		if !ok || d.number < firstClass || d.set != c.dispatches(0)[0].set || r.kernel.chains[d.chain] == nil {
 			continue
 		}
-		f.classes[c], f.numbers[n] = n, c
-		f.lastClass = max(f.lastClass, n)
+		f.lastClass = max(f.lastClass, d.number)
+		if _, dup := f.classes[c]; !dup {
+			f.classes[c], f.numbers[d.number] = d.number, c
+		}
 	}
 }
 
@@ -225,18 +231,13 @@ func (r *repair) rulesRight() bool {
 	if r.kernel.flags != 0 {
 		return false // dormant, or owned by another process
 	}
-	for _, k := range kinds() {
-		if r.elements.verdicts[setKinds][k] != kindChain(k) {
+	dispatches := f.dispatches()
+	for _, d := range dispatches {
+		if _, ok := r.elements.verdicts[d]; !ok {
 			return false
 		}
 	}
-	for n, c := range f.numbers {
-		if r.elements.verdicts[setKinds][n] != c.chain() {
-			return false
-		}
-	}
-	if len(r.elements.verdicts[setKinds]) != len(kinds())+len(f.classes) ||
-		len(r.elements.verdicts[setClasses]) != len(f.classes) {
+	if len(r.elements.verdicts) != len(dispatches) {
 		return false
 	}
 	for _, c := range f.expected() {
@@ -260,10 +261,23 @@ func sameBase(have *kernelChain, c chain) bool {
 	return have.nat && *have.base == *c.base
 }
 
+// dispatches gives all elements that the verdict maps shall have.
+func (f *family) dispatches() []dispatch {
+	all := constantDispatch()
+	for _, n := range f.classNumbers() {
+		all = append(all, f.numbers[n].dispatches(n)...)
+	}
+	return all
+}
+
 // ruleMessages appends what replaces all rules, whatever they are.
 func (f *family) ruleMessages(msgs []netlink.Message) []netlink.Message {
-	msgs = append(msgs, newTable(f.nfproto), flushRules(f.nfproto, ""),
-		flushSet(f.nfproto, f.rules.set[setKinds]), flushSet(f.nfproto, f.rules.set[setClasses]))
+	msgs = append(msgs, newTable(f.nfproto), flushRules(f.nfproto, ""))
+	for k := range numSets {
+		if k.verdicts() {
+			msgs = append(msgs, flushSet(f.nfproto, f.rules.set[k]))
+		}
+	}
 	chains := f.expected()
 	for _, c := range chains {
 		msgs = append(msgs, newChain(f.nfproto, c))
@@ -271,12 +285,8 @@ func (f *family) ruleMessages(msgs []netlink.Message) []netlink.Message {
 	for _, c := range chains {
 		msgs = f.appendRules(msgs, c)
 	}
-	for _, k := range kinds() {
-		msgs = append(msgs, f.dispatchTo(setKinds, k, kindChain(k)))
-	}
-	for _, n := range f.classNumbers() {
-		name := f.numbers[n].chain()
-		msgs = append(msgs, f.dispatchTo(setKinds, n, name), f.dispatchTo(setClasses, n, name))
+	for _, d := range f.dispatches() {
+		msgs = append(msgs, f.dispatchTo(d))
 	}
 	return msgs
 }
@@ -298,8 +308,10 @@ func (r *repair) rules() error {
 		// A chain of ours that is hooked in elsewhere: away with all chains.
 		msgs = append(msgs, flushRules(f.nfproto, ""))
 		for name := range r.kernel.sets {
-			if strings.HasPrefix(name, f.sets[setKinds].name+"-") || strings.HasPrefix(name, f.sets[setClasses].name+"-") {
-				msgs = append(msgs, flushSet(f.nfproto, name))
+			for k := range numSets {
+				if k.verdicts() && strings.HasPrefix(name, f.sets[k].name+"-") {
+					msgs = append(msgs, flushSet(f.nfproto, name))
+				}
 			}
 		}
 		for name := range r.kernel.chains {

@@ -190,7 +190,10 @@ func (s *ruleset) podSources(op expr.CmpOp) []rule {
 
 // services is where all new connections come.
 func (s *ruleset) services() []rule {
-	rules := []rule{s.frontend().and(s.dispatch(setKinds, regKind))}
+	rules := []rule{
+		s.frontend().and(s.dispatch(setKinds, regKind)),
+		s.frontend().and(s.dispatch(setClasses, regLB)),
+	}
 	// What is left has no frontend.
 	notLocal := localAddr(false, expr.CmpOpNeq)
 	rules = append(rules, rule{s.daddr(regKey), s.lookup(setClusterIPs, regKey, 0)}.with(notLocal).and(s.reject()))
@@ -225,14 +228,14 @@ func kindChain(kind uint32) string {
 	return name
 }
 
-// kindRules are the rules of a kind's chain.
+// kindRules are the rules of a kind's chain. Those of kinds that forward return.
 func (s *ruleset) kindRules(kind uint32) []rule {
 	var rules []rule
 	if kind&kindRanges != 0 {
 		rules = append(rules, rule{verdict(expr.VerdictJump, "source-ranges")})
 	}
 	if kind&kindShortCircuit != 0 {
-		toCluster := s.frontend().and(s.dispatch(setClasses, regLBC))
+		toCluster := s.frontend().and(s.dispatch(setShort, regLBC))
 		for _, pod := range s.podSources(expr.CmpOpEq) {
 			rules = append(rules, pod.with(toCluster))
 		}
@@ -256,8 +259,7 @@ func (s *ruleset) kindRules(kind uint32) []rule {
 			rules = append(rules, off.with(s.setMark()))
 		}
 	}
-	// A class that is not there: only between two transactions. Send again.
-	return append(rules, s.frontend().and(s.dispatch(setClasses, regLB)), rule{verdict(expr.VerdictDrop, "")})
+	return rules
 }
 
 // sourceRanges returns for clients in a range of the frontend, and drops others.
@@ -370,6 +372,32 @@ const dynsetDelete = 2
 
 // ctStatusDNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const ctStatusDNAT = 1 << 5
+
+// dispatch is an element of a verdict map.
+type dispatch struct {
+	set    setKind
+	number uint32
+	chain  string
+	jump   bool // and come back, as opposed to go
+}
+
+// constantDispatch gives the elements of verdict maps that are always there.
+func constantDispatch() []dispatch {
+	var all []dispatch
+	for _, k := range kinds() {
+		all = append(all, dispatch{setKinds, k, kindChain(k), k&(kindReject|kindDrop) == 0})
+	}
+	// A frontend whose backends went between two looks at it: send again.
+	return append(all, dispatch{set: setClasses, chain: kindChain(kindDrop)})
+}
+
+// dispatches gives the elements of verdict maps that lead to a class.
+func (c class) dispatches(n uint32) []dispatch {
+	if c.cluster {
+		return []dispatch{{set: setShort, number: n, chain: c.chain()}}
+	}
+	return []dispatch{{set: setKinds, number: n, chain: c.chain()}, {set: setClasses, number: n, chain: c.chain()}}
+}
 
 // chain is a chain with its rules.
 type chain struct {

@@ -185,20 +185,23 @@ func newRule(nfproto byte, chain string, r rule) (netlink.Message, error) {
 }
 
 // dispatchTo makes a number of a verdict map go to a chain.
-func (f *family) dispatchTo(k setKind, number uint32, chain string) netlink.Message {
+func (f *family) dispatchTo(d dispatch) netlink.Message {
 	a := header(f.nfproto)
 	a.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	a.str(unix.NFTA_SET_ELEM_LIST_SET, f.rules.set[k])
+	a.str(unix.NFTA_SET_ELEM_LIST_SET, f.rules.set[d.set])
 	list := a.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	elem := a.open(unix.NFTA_LIST_ELEM)
 	key := a.open(unix.NFTA_SET_ELEM_KEY)
-	a.raw(unix.NFTA_DATA_VALUE, word(number))
+	a.raw(unix.NFTA_DATA_VALUE, word(d.number))
 	a.close(key)
 	data := a.open(unix.NFTA_SET_ELEM_DATA)
 	v := a.open(unix.NFTA_DATA_VERDICT)
 	code := int32(unix.NFT_GOTO)
+	if d.jump {
+		code = unix.NFT_JUMP
+	}
 	a.u32(unix.NFTA_VERDICT_CODE, uint32(code))
-	a.str(unix.NFTA_VERDICT_CHAIN, chain)
+	a.str(unix.NFTA_VERDICT_CHAIN, d.chain)
 	a.close(v)
 	a.close(data)
 	a.close(elem)
