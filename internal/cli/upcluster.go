@@ -77,13 +77,14 @@ func newUpCluster(o *upOptions, stdin *os.File, output interface{ Write([]byte) 
 		return nil, err
 	}
 	c.setReport(report)
-	c.workloads = workload.NewController(workload.Config{Nodes: o.nodes, Families: o.families})
+	c.workloads = workload.NewController(workload.Config{Nodes: o.nodes, Families: o.families, GracefulTermination: true})
 	c.sandbox, err = sandbox.New(sandbox.Options{
 		Cluster:   c.cluster,
 		Manifests: c.manifests,
 		Reconcile: c.reconcile,
 		SetReady:  c.workloads.SetReady,
 		SetScale:  c.workloads.Scale,
+		Stopped:   c.workloads.Stopped,
 		StartNode: c.runAgent,
 		ServeDNS:  c.serveDNS,
 		Domain:    clusterDomain,

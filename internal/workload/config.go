@@ -39,7 +39,7 @@ type Config struct {
 	// GracefulTermination keeps a pod that must go, with a deletionTimestamp,
 	// until Stopped is called for it. Without it such a pod goes at once.
 	GracefulTermination bool
-	// Now stamps deletionTimestamps; time.Now if nil.
+	// Now stamps creation and deletion; time.Now if nil.
 	Now func() time.Time
 }
 

@@ -278,13 +278,14 @@ func (c *Controller) write(txn statedb.ReadTxn, m, cluster *store.Store, cidrs m
 	}
 	wtxn := cluster.DB.WriteTxn(cluster.Nodes, cluster.Namespaces, cluster.ServiceCIDRs, cluster.Pods, cluster.Services, cluster.EndpointSlices)
 	defer wtxn.Abort()
+	now := metav1.NewTime(c.cfg.Now())
 	err := errors.Join(
-		put(wtxn, cluster.Nodes, &c.wrote.nodes, nodeObjects(c.nodes)),
-		put(wtxn, cluster.Namespaces, &c.wrote.namespaces, c.namespaces(txn, m, used...)),
-		put(wtxn, cluster.ServiceCIDRs, &c.wrote.cidrs, cidrs),
-		put(wtxn, cluster.Pods, &c.wrote.pods, pods),
-		put(wtxn, cluster.Services, &c.wrote.services, services),
-		put(wtxn, cluster.EndpointSlices, &c.wrote.slices, slices),
+		put(wtxn, now, cluster.Nodes, &c.wrote.nodes, nodeObjects(c.nodes)),
+		put(wtxn, now, cluster.Namespaces, &c.wrote.namespaces, c.namespaces(txn, m, used...)),
+		put(wtxn, now, cluster.ServiceCIDRs, &c.wrote.cidrs, cidrs),
+		put(wtxn, now, cluster.Pods, &c.wrote.pods, pods),
+		put(wtxn, now, cluster.Services, &c.wrote.services, services),
+		put(wtxn, now, cluster.EndpointSlices, &c.wrote.slices, slices),
 	)
 	if err != nil {
 		return err
@@ -293,11 +294,12 @@ func (c *Controller) write(txn statedb.ReadTxn, m, cluster *store.Store, cidrs m
 	return nil
 }
 
-// put writes the rows of one table that are not as they were written before.
+// put writes the rows of one table that are not as they were written before. An
+// object is as old as the first one of its UID.
 func put[T interface {
 	metav1.Object
 	comparable
-}](txn statedb.WriteTxn, table statedb.RWTable[T], wrote *map[string]T, want map[string]T) error {
+}](txn statedb.WriteTxn, now metav1.Time, table statedb.RWTable[T], wrote *map[string]T, want map[string]T) error {
 	for key, old := range *wrote {
 		if _, ok := want[key]; !ok {
 			if _, err := store.Delete(txn, table, old.GetNamespace(), old.GetName()); err != nil {
@@ -306,8 +308,16 @@ func put[T interface {
 		}
 	}
 	for key, obj := range want {
-		if (*wrote)[key] == obj {
+		old, existed := (*wrote)[key]
+		if existed && old == obj {
 			continue
+		}
+		if created := obj.GetCreationTimestamp(); created.IsZero() {
+			if existed && old.GetUID() == obj.GetUID() {
+				obj.SetCreationTimestamp(old.GetCreationTimestamp())
+			} else {
+				obj.SetCreationTimestamp(now)
+			}
 		}
 		if _, err := store.Put(txn, table, obj); err != nil {
 			return err
