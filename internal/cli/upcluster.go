@@ -78,18 +78,23 @@ func newUpCluster(o *upOptions, stdin *os.File, output interface{ Write([]byte) 
 	}
 	c.setReport(report)
 	c.workloads = workload.NewController(workload.Config{Nodes: o.nodes, Families: o.families, GracefulTermination: true})
+	var dnsService netip.Addr
+	if o.families[0] == model.IPv6 {
+		dnsService = netip.MustParseAddr("fd00:10:96::a")
+	}
 	c.sandbox, err = sandbox.New(sandbox.Options{
-		Cluster:   c.cluster,
-		Manifests: c.manifests,
-		Reconcile: c.reconcile,
-		SetReady:  c.workloads.SetReady,
-		SetScale:  c.workloads.Scale,
-		Stopped:   c.workloads.Stopped,
-		StartNode: c.runAgent,
-		ServeDNS:  c.serveDNS,
-		Domain:    clusterDomain,
-		Output:    output,
-		Log:       log,
+		DNSService: dnsService,
+		Cluster:    c.cluster,
+		Manifests:  c.manifests,
+		Reconcile:  c.reconcile,
+		SetReady:   c.workloads.SetReady,
+		SetScale:   c.workloads.Scale,
+		Stopped:    c.workloads.Stopped,
+		StartNode:  c.runAgent,
+		ServeDNS:   c.serveDNS,
+		Domain:     clusterDomain,
+		Output:     output,
+		Log:        log,
 	})
 	return c, err
 }

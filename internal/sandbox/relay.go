@@ -37,6 +37,24 @@ type target struct {
 	name string // of the Service port
 	from *netns.NS
 	addr netip.AddrPort
+	// rank is who chooses a local port first: what faces the world does.
+	rank rank
+}
+
+type rank uint8
+
+const (
+	forBalancer rank = iota
+	forNodePort
+	forClusterIP
+)
+
+// wish is the local port that fits best: the NodePort itself, or the Service's.
+func (t target) wish(key relayKey) int {
+	if t.rank == forNodePort {
+		return int(t.addr.Port())
+	}
+	return int(key.port)
 }
 
 // relay offers one Service port at loopback addresses of the machine.
@@ -105,7 +123,9 @@ func (r *relays) set(want map[relayKey]target) {
 	for key := range want {
 		keys = append(keys, key)
 	}
-	slices.SortFunc(keys, compareKeys)
+	slices.SortFunc(keys, func(a, b relayKey) int {
+		return cmp.Or(cmp.Compare(want[a].rank, want[b].rank), compareKeys(a, b))
+	})
 	for _, key := range keys {
 		t := want[key]
 		old := r.byKey[key]
@@ -182,7 +202,7 @@ func (r *relays) open(rel *relay) error {
 	if len(r.used) >= r.most {
 		return errTooMany
 	}
-	first := int(rel.key.port)
+	first := rel.target.Load().wish(rel.key)
 	if first < firstFreePort {
 		first += lowPortShift
 	}
@@ -282,7 +302,7 @@ func (s *Sandbox) target(svc *corev1.Service, port corev1.ServicePort, first *no
 		return target{}, false
 	}
 	if ips := usable(balancerIPs(svc)); len(ips) > 0 {
-		return target{port.Name, s.lan.ns, netip.AddrPortFrom(ips[0], uint16(port.Port))}, true
+		return target{port.Name, s.lan.ns, netip.AddrPortFrom(ips[0], uint16(port.Port)), forBalancer}, true
 	}
 	ips := usable(clusterIPs(svc))
 	if len(ips) == 0 {
@@ -291,9 +311,9 @@ func (s *Sandbox) target(svc *corev1.Service, port corev1.ServicePort, first *no
 	if port.NodePort != 0 {
 		if entry := s.nodes[s.entry(s.o.Cluster.DB.ReadTxn(), svc)]; entry != nil {
 			if a, ok := entry.addr(ips[0]); ok {
-				return target{port.Name, s.lan.ns, netip.AddrPortFrom(a, uint16(port.NodePort))}, true
+				return target{port.Name, s.lan.ns, netip.AddrPortFrom(a, uint16(port.NodePort)), forNodePort}, true
 			}
 		}
 	}
-	return target{port.Name, first.ns, netip.AddrPortFrom(ips[0], uint16(port.Port))}, true
+	return target{port.Name, first.ns, netip.AddrPortFrom(ips[0], uint16(port.Port)), forClusterIP}, true
 }

@@ -216,9 +216,9 @@ func TestTargets(t *testing.T) {
 		svc  *corev1.Service
 		want target
 	}{
-		{balancer, target{"", lan, netip.MustParseAddrPort("172.30.1.7:80")}},
-		{pending, target{"", lan, netip.MustParseAddrPort("172.30.0.11:30080")}},
-		{plain, target{"", node, netip.MustParseAddrPort("10.96.0.1:80")}},
+		{balancer, target{"", lan, netip.MustParseAddrPort("172.30.1.7:80"), forBalancer}},
+		{pending, target{"", lan, netip.MustParseAddrPort("172.30.0.11:30080"), forNodePort}},
+		{plain, target{"", node, netip.MustParseAddrPort("10.96.0.1:80"), forClusterIP}},
 	} {
 		c.mu.Lock()
 		first := c.nodes["node-1"]
