@@ -14,6 +14,7 @@ import (
 	"github.com/fairwaynet/fairway/internal/model"
 	"github.com/fairwaynet/fairway/internal/nft"
 	"github.com/fairwaynet/fairway/internal/testns"
+	"github.com/google/nftables"
 )
 
 // bare is a node without any links.
@@ -318,5 +319,34 @@ func TestLargeService(t *testing.T) {
 	}
 	if d.State(s.ID).Err == nil {
 		t.Error("a Service of 65,536 endpoints was applied")
+	}
+}
+
+// TestSmallSocketBuffer does all in transactions as small as some kernels want
+// them from ordinary users.
+func TestSmallSocketBuffer(t *testing.T) {
+	w, r := bare(t), newRand(t)
+	d := w.driver(t)
+	nft.SetMaxBatch(d, 20<<10)
+	for range 3 {
+		b := cluster(r, 50)
+		apply(t, d, b)
+		w.same(t, b)
+		c := w.someone(t)
+		c.FlushChain(&nftables.Chain{Table: ourTables[0], Name: "services"})
+		c.FlushChain(&nftables.Chain{Table: ourTables[1], Name: "lb-1"})
+		if err := c.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if err := nft.Audit(d); err != nil {
+			t.Fatal(err)
+		}
+		ops := nft.Transactions(d)
+		if err := nft.Audit(d); err != nil {
+			t.Fatal(err)
+		}
+		if n := nft.Transactions(d); n != ops {
+			t.Errorf("the audit after the repair made %d transactions", n-ops)
+		}
 	}
 }

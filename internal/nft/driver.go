@@ -266,7 +266,8 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 			return err
 		}
 		err := d.commitObjects(delTable(l.nfproto))
-		if err != nil && !errors.Is(err, unix.ENOENT) {
+		// No such table, or no such family in this kernel.
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EAFNOSUPPORT) {
 			errs = append(errs, fmt.Errorf("delete table %s of %s: %w", TableName, l.family, err))
 		}
 	}

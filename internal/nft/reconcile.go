@@ -155,10 +155,12 @@ func (r *repair) prepare() error {
 	if r.rebuild {
 		r.d.log.Warn("the nftables table is not as this release makes it: building it anew", "family", f.family.String())
 		f.deferred = true
-	} else {
-		msgs = f.ruleMessages(msgs)
 	}
-	if err := r.d.commitObjects(msgs...); err != nil {
+	steps := [][]netlink.Message{msgs}
+	if !r.rebuild {
+		steps = append(append(steps, f.ruleSteps(f.expected())...), f.dispatchStep())
+	}
+	if err := r.d.commitSteps(steps); err != nil {
 		return fmt.Errorf("create table: %w", err)
 	}
 	return nil
@@ -270,25 +272,56 @@ func (f *family) dispatches() []dispatch {
 	return all
 }
 
-// ruleMessages appends what replaces all rules, whatever they are.
-func (f *family) ruleMessages(msgs []netlink.Message) []netlink.Message {
-	msgs = append(msgs, newTable(f.nfproto), flushRules(f.nfproto, ""))
+// ruleSteps gives what replaces the rules of some chains, whatever they are. It is
+// best done in one transaction; step by step it does no harm, because each chain
+// is right by itself.
+func (f *family) ruleSteps(chains []chain) [][]netlink.Message {
+	first := []netlink.Message{newTable(f.nfproto)}
+	for _, c := range chains {
+		first = append(first, newChain(f.nfproto, c))
+	}
+	steps := [][]netlink.Message{first}
+	for _, c := range chains {
+		steps = append(steps, f.appendRules([]netlink.Message{flushRules(f.nfproto, c.name)}, c))
+	}
+	return steps
+}
+
+// dispatchStep gives what writes the verdict maps anew.
+func (f *family) dispatchStep() []netlink.Message {
+	var msgs []netlink.Message
 	for k := range numSets {
 		if k.verdicts() {
 			msgs = append(msgs, flushSet(f.nfproto, f.rules.set[k]))
 		}
 	}
-	chains := f.expected()
-	for _, c := range chains {
-		msgs = append(msgs, newChain(f.nfproto, c))
-	}
-	for _, c := range chains {
-		msgs = f.appendRules(msgs, c)
-	}
 	for _, d := range f.dispatches() {
 		msgs = append(msgs, f.dispatchTo(d))
 	}
 	return msgs
+}
+
+// commitSteps commits steps in as few transactions as the kernel takes.
+func (d *Driver) commitSteps(steps [][]netlink.Message) error {
+	if err := d.conn.dial(); err != nil {
+		return err
+	}
+	var batch []netlink.Message
+	size := 0
+	for _, s := range steps {
+		n := 0
+		for _, m := range s {
+			n += len(m.Data) + 16
+		}
+		if size+n > d.conn.maxBatch && len(batch) > 0 {
+			if err := d.commitObjects(batch...); err != nil {
+				return err
+			}
+			batch, size = nil, 0
+		}
+		batch, size = append(batch, s...), size+n
+	}
+	return d.commitObjects(batch...)
 }
 
 // rules replaces the rules if they are not right, in one transaction.
@@ -319,7 +352,10 @@ func (r *repair) rules() error {
 		}
 		r.kernel.chains = nil
 	}
-	if err := r.d.commitObjects(f.ruleMessages(msgs)...); err != nil {
+	// Rules of chains that are not ours may look into the verdict maps: they go
+	// in unknownObjects.
+	steps := append([][]netlink.Message{msgs}, f.ruleSteps(f.expected())...)
+	if err := r.d.commitSteps(append(steps, f.dispatchStep())); err != nil {
 		return fmt.Errorf("write rules: %w", err)
 	}
 	f.deferred = false

@@ -56,8 +56,8 @@ func (d *Driver) applyPending(ctx context.Context) error {
 	if d.nodePending {
 		for _, f := range d.families {
 			f.rules.node = d.node
-			msgs := f.ruleMessages(nil)
-			if err := d.commitObjects(msgs...); err != nil {
+			// The chains of classes do not depend on the node.
+			if err := d.commitSteps(f.ruleSteps(f.rules.chains(nil))); err != nil {
 				d.stale = true
 				return fmt.Errorf("write rules of %s: %w", f.family, err)
 			}
