@@ -74,7 +74,25 @@ func (c *Cluster) createService(ctx context.Context, s *corev1.Service) (*corev1
 		if err == nil || !apierrors.IsInvalid(err) || time.Now().After(deadline) {
 			return now, err
 		}
+		c.freeAddresses(ctx, s)
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// freeAddresses deletes the IPAddress objects of a Service's ClusterIPs whose
+// Service is gone. The API server does so itself, but only every few minutes
+// where a deletion and a creation crossed.
+func (c *Cluster) freeAddresses(ctx context.Context, s *corev1.Service) {
+	api := c.Client.NetworkingV1().IPAddresses()
+	for _, ip := range s.Spec.ClusterIPs {
+		a, err := api.Get(ctx, ip, metav1.GetOptions{})
+		if err != nil || a.Spec.ParentRef == nil {
+			continue
+		}
+		_, err = c.Client.CoreV1().Services(a.Spec.ParentRef.Namespace).Get(ctx, a.Spec.ParentRef.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			_ = api.Delete(ctx, ip, metav1.DeleteOptions{})
+		}
 	}
 }
 

@@ -40,19 +40,37 @@ func (f *Fairway) Name() string { return "Fairway" }
 
 // Start implements services.Proxy.
 func (f *Fairway) Start(ctx context.Context, t *services.Topology, cfg services.Config) (services.Instance, error) {
-	return start(ctx, f.Cluster, func(ctx context.Context) (*kube.Process, error) {
-		return StartAgent(ctx, f.Cluster, f.Binary, t.Node().NS, proxyConfig(f.Cluster, "nftables", cfg))
-	})
+	a := &Agent{ns: t.Node().NS, binary: f.Binary, config: proxyConfig(f.Cluster, "nftables", cfg)}
+	a.instance = instance{cluster: f.Cluster, launch: func(ctx context.Context) (*kube.Process, error) {
+		return StartAgent(ctx, f.Cluster, f.Binary, a.ns, a.config)
+	}}
+	if err := a.Apply(ctx, services.Nodes()...); err != nil {
+		return nil, err
+	}
+	return a, a.Resume(ctx)
+}
+
+// Agent is a running "fairway agent".
+type Agent struct {
+	instance
+	ns     kube.Namespace
+	binary string
+	config *proxyv1alpha1.KubeProxyConfiguration
+}
+
+// PID returns the process id of the agent.
+func (a *Agent) PID() int { return a.process.PID() }
+
+// Launch is Resume without waiting for the agent to be ready.
+func (a *Agent) Launch() (err error) {
+	a.process, err = launchAgent(a.cluster, a.binary, a.ns, a.config)
+	return err
 }
 
 // StartAgent starts "fairway agent" on a node and returns when it is healthy,
 // which is after its first full apply.
 func StartAgent(ctx context.Context, c *kube.Cluster, binary string, ns kube.Namespace, cfg *proxyv1alpha1.KubeProxyConfiguration) (*kube.Process, error) {
-	path, err := c.WriteConfig("fairway-"+cfg.HostnameOverride, cfg)
-	if err != nil {
-		return nil, err
-	}
-	p, err := kube.StartProcess(ns, c.LogFile("fairway-"+cfg.HostnameOverride), binary, "agent", "--config", path)
+	p, err := launchAgent(c, binary, ns, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +79,14 @@ func StartAgent(ctx context.Context, c *kube.Cluster, binary string, ns kube.Nam
 		return nil, err
 	}
 	return p, nil
+}
+
+func launchAgent(c *kube.Cluster, binary string, ns kube.Namespace, cfg *proxyv1alpha1.KubeProxyConfiguration) (*kube.Process, error) {
+	path, err := c.WriteConfig("fairway-"+cfg.HostnameOverride, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return kube.StartProcess(ns, c.LogFile("fairway-"+cfg.HostnameOverride), binary, "agent", "--config", path)
 }
 
 func proxyConfig(c *kube.Cluster, mode string, cfg services.Config) *proxyv1alpha1.KubeProxyConfiguration {

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/fairwaynet/fairway/internal/model"
 )
 
@@ -193,14 +191,11 @@ func (s *sentinel) sync(ctx context.Context, t *Topology, in Instance) error {
 	}
 	s.number = s.number%200 + 1
 	svc := service(model.IPv4, fmt.Sprintf("sentinel-%d", s.number), 2)
-	dual := corev1.IPFamilyPolicyRequireDualStack
-	svc.Spec.IPFamilyPolicy = &dual
-	svc.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 	vips := []netip.Addr{
 		netip.AddrFrom4([4]byte{10, 96, 255, byte(s.number)}),
 		netip.MustParseAddr(fmt.Sprintf("fd00:96::ff%02x", s.number)),
 	}
-	svc.Spec.ClusterIP, svc.Spec.ClusterIPs = vips[0].String(), []string{vips[0].String(), vips[1].String()}
+	dualStack(svc, vips[0], vips[1])
 	s.last = []Object{svc}
 	for _, f := range families {
 		s.last = append(s.last, slice(f, svc, endpoint(f, "a1")))

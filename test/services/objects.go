@@ -223,3 +223,25 @@ func backends(f model.Family, names ...string) []discoveryv1.Endpoint {
 	}
 	return out
 }
+
+// DualStack makes a Service of both families with its port to 8080, and its
+// EndpointSlices, in the order in which a proxy should see them.
+func DualStack(name string, n int, number uint16, pods ...string) (*corev1.Service, []Object) {
+	s := service(model.IPv4, name, n, ports(port(int32(number), 8080)))
+	dualStack(s, VIP(model.IPv4, n), VIP(model.IPv6, n))
+	var out []Object
+	for _, f := range families {
+		out = append(out, slice(f, s, backends(f, pods...)...))
+	}
+	return s, out
+}
+
+// AddNodePort makes it a NodePort Service.
+func AddNodePort(s *corev1.Service, number int32) { nodePort(number)(s) }
+
+func dualStack(s *corev1.Service, v4, v6 netip.Addr) {
+	dual := corev1.IPFamilyPolicyRequireDualStack
+	s.Spec.IPFamilyPolicy = &dual
+	s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	s.Spec.ClusterIP, s.Spec.ClusterIPs = v4.String(), []string{v4.String(), v6.String()}
+}
