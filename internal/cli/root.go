@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -67,7 +68,7 @@ func Run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.W
 			return code
 		}
 	}
-	fmt.Fprintln(stderr, "fairway:", err)
+	fmt.Fprintln(stderr, "fairway:", strings.TrimSpace(err.Error()))
 	return code
 }
 

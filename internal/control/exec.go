@@ -43,14 +43,17 @@ func (h *handler) exec(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, errors.New("exec needs a pod and a command"))
 		return
 	}
-	w.Header().Set("Connection", "Upgrade")
-	w.Header().Set("Upgrade", execProtocol)
-	w.WriteHeader(http.StatusSwitchingProtocols)
+	// The 101 is written only after the takeover: until then the server itself
+	// reads from the connection, and would lose the descriptors that follow it.
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		writeError(w, http.StatusInternalServerError, err)
 		return
 	}
 	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", execProtocol); err != nil {
+		return
+	}
 	unixConn, ok := conn.(*net.UnixConn)
 	if !ok {
 		return
