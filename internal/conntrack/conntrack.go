@@ -93,12 +93,7 @@ func (c *Cleaner) Changed(was, is *model.Service) {
 		}
 	}
 	if is != nil {
-		now := frontend{owner: is.ID, live: map[netip.AddrPort]struct{}{}}
-		for _, list := range [][]model.Backend{is.Cluster, is.Local} {
-			for _, b := range list {
-				now.live[unmapped(b.Addr)] = struct{}{}
-			}
-		}
+		now := frontend{owner: is.ID, live: liveBackends(is)}
 		for _, f := range is.Frontends {
 			c.note(is.ID.Family, f.AddrPort(), now)
 		}
@@ -133,17 +128,27 @@ func matters(was, is *model.Service) bool {
 	}) {
 		return true
 	}
-	left := func(was, is []model.Backend) bool {
-		have := make(map[netip.AddrPort]struct{}, len(is))
-		for _, b := range is {
-			have[b.Addr] = struct{}{}
+	have := liveBackends(is)
+	for a := range liveBackends(was) {
+		if _, ok := have[a]; !ok {
+			return true
 		}
-		return slices.ContainsFunc(was, func(b model.Backend) bool {
-			_, ok := have[b.Addr]
-			return !ok
-		})
 	}
-	return left(was.Cluster, is.Cluster) || left(was.Local, is.Local)
+	return false
+}
+
+// liveBackends are the backends that flows may be at.
+func liveBackends(s *model.Service) map[netip.AddrPort]struct{} {
+	live := make(map[netip.AddrPort]struct{}, len(s.Cluster)+len(s.Local)+len(s.Lingering))
+	for _, list := range [][]model.Backend{s.Cluster, s.Local} {
+		for _, b := range list {
+			live[unmapped(b.Addr)] = struct{}{}
+		}
+	}
+	for _, a := range s.Lingering {
+		live[unmapped(a)] = struct{}{}
+	}
+	return live
 }
 
 // Wait returns when all that the Cleaner was told of is done.

@@ -85,6 +85,11 @@ type Service struct {
 	// Local are the backends of the traffic policy "Local": those on this node,
 	// ready or else serving and terminating. Empty where no policy is Local.
 	Local []Backend
+	// Lingering are the other endpoints that still serve, though no policy picks
+	// them now: one that terminates, say. New flows do not come to them; flows
+	// that are there stay until the endpoint leaves. Sorted; of UDP Services
+	// only, since other connections end by themselves.
+	Lingering []netip.AddrPort
 	// Affinity is how long a client address keeps its backend after its last
 	// new connection; zero means no affinity. It is kept per Service and client
 	// address, whichever frontend was used.

@@ -238,6 +238,25 @@ func (b *builder) backends(p servicePort, f model.Family, useCluster, useLocal b
 	return cluster, local, ready+draining > 0
 }
 
+// lingering gives the candidates that serve and are in neither list. All three
+// have the same order.
+func (b *builder) lingering(cluster, local []model.Backend) []netip.AddrPort {
+	var out []netip.AddrPort
+	for i := range b.cands {
+		c := &b.cands[i]
+		picked := false
+		for _, list := range []*[]model.Backend{&cluster, &local} {
+			if len(*list) > 0 && (*list)[0].Addr == c.addr {
+				*list, picked = (*list)[1:], true
+			}
+		}
+		if c.ep.serving && !picked {
+			out = append(out, c.addr)
+		}
+	}
+	return out
+}
+
 // choose makes backends of the candidates that use admits.
 func (b *builder) choose(use func(*endpoint) bool) []model.Backend {
 	n := 0

@@ -22,6 +22,7 @@ func equalServices(x, y []model.Service) bool {
 func equalService(x, y *model.Service) bool {
 	return x.ID == y.ID && x.Affinity == y.Affinity &&
 		slices.Equal(x.Cluster, y.Cluster) && slices.Equal(x.Local, y.Local) &&
+		slices.Equal(x.Lingering, y.Lingering) &&
 		slices.EqualFunc(x.Frontends, y.Frontends, equalFrontend)
 }
 

@@ -226,6 +226,9 @@ func renderService(b *strings.Builder, s *model.Service) {
 	}
 	renderBackends(b, "cluster", s.Cluster)
 	renderBackends(b, "local", s.Local)
+	for _, a := range s.Lingering {
+		fmt.Fprintf(b, "    lingering -> %s\n", a)
+	}
 }
 
 func renderBackends(b *strings.Builder, policy string, all []model.Backend) {

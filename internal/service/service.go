@@ -167,6 +167,9 @@ func (b *builder) compilePort(p servicePort, f model.Family, pol policies) model
 	useLocal := pol.internalLocal || (pol.externalLocal && external)
 	var any bool
 	s.Cluster, s.Local, any = b.backends(p, f, useCluster, useLocal)
+	if p.proto == model.UDP {
+		s.Lingering = b.lingering(s.Cluster, s.Local)
+	}
 	s.Frontends = b.frontends(p, f, pol, any, len(s.Local) > 0)
 	return s
 }
