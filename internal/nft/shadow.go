@@ -51,8 +51,6 @@ type endpoint struct {
 	id   uint32
 }
 
-func (e endpoint) same(o endpoint) bool { return e.addr == o.addr && e.port == o.port }
-
 // sourceRange is one source range of one frontend.
 type sourceRange struct {
 	key    frontKey

@@ -270,11 +270,6 @@ func (e *elements) messages(to []netlink.Message, typ uint16, nfproto byte, set 
 	return to
 }
 
-func (e *elements) reset() {
-	e.full, e.n = nil, 0
-	e.cur.b = e.cur.b[:0]
-}
-
 // errShort says that a message from the kernel ends too early.
 var errShort = errors.New("netlink message too short")
 
