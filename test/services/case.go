@@ -68,7 +68,6 @@ func RunCase(ctx context.Context, t *Topology, in Instance, s *Sentinels, c *Cas
 	r := &Run{Topology: t, instance: in, ctx: ctx, icmp: map[string]*rejections{}, objects: map[string]Object{}}
 	r.sentinel = &s.s
 	defer func() {
-		problems = r.problems
 		if v := recover(); v != nil {
 			f, ok := v.(stepFailed)
 			if !ok {
@@ -79,6 +78,7 @@ func RunCase(ctx context.Context, t *Topology, in Instance, s *Sentinels, c *Cas
 		for _, stop := range r.stops {
 			stop()
 		}
+		problems = r.problems
 		var objs []Object
 		for _, o := range r.objects {
 			objs = append(objs, o)

@@ -15,7 +15,7 @@ func Cases() []Case {
 			clusterIPCases, clusterIPNegativeCases, nodePortCases, localhostCases,
 			loadBalancerCases, externalIPCases, externalLocalCases, internalLocalCases,
 			affinityCases, terminatingCases, topologyCases, masqueradeCases, changeCases, udpFlowCases,
-			restartCases, healthCheckCases, oddCases,
+			restartCases, healthCheckCases, hostPortCases, oddCases,
 		} {
 			for _, c := range group(f) {
 				c.Name += "/" + f.String()
