@@ -172,3 +172,25 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestDependencies fails on a direct dependency of go.mod without a line of why.
+func TestDependencies(t *testing.T) {
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	require := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
+	found := require.FindAllSubmatch(mod, -1)
+	if len(found) == 0 {
+		t.Fatal("go.mod requires nothing?")
+	}
+	for _, m := range found {
+		if !regexp.MustCompile(`(?m)^\|.*\b` + regexp.QuoteMeta(string(m[1])) + `(,| \|)`).Match(text) {
+			t.Errorf("dependencies.md does not say why %s is needed", m[1])
+		}
+	}
+}

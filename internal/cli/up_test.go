@@ -143,7 +143,7 @@ func execIn(t *testing.T, pod string, command ...string) (string, int) {
 // it, scales it, and ends it.
 func TestUp(t *testing.T) {
 	dir, out, stop := up(t)
-	out.expect(t, `all 14 pods are ready`)
+	out.expect(t, `ready: 3 nodes, 14 pods`)
 	eventually(t, func() string {
 		if s := fairway("status"); strings.Contains(s, "exit code") {
 			return s

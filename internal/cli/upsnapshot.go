@@ -162,6 +162,16 @@ func isLocalhost(a netip.Addr) bool {
 	return a == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || a == netip.IPv6Loopback()
 }
 
+// ready tells whether all nodes serve and all pods answer.
+func (s *snapshot) ready() bool {
+	for _, n := range s.nodes {
+		if !n.synced {
+			return false
+		}
+	}
+	return len(s.nodes) > 0 && s.podsReady == s.pods
+}
+
 // picture renders the snapshot for a terminal.
 func (s *snapshot) picture(color bool) []string {
 	paint := func(code, text string) string {
@@ -171,7 +181,7 @@ func (s *snapshot) picture(color bool) []string {
 		return code + text + colorOff
 	}
 	out := []string{fmt.Sprintf("%s  %d nodes  pods ready %d/%d  %s", paint(colorBold, "sandbox "+s.name),
-		len(s.nodes), s.podsReady, s.pods, paint(colorDim, "Ctrl-C removes everything")), ""}
+		len(s.nodes), s.podsReady, s.pods, paint(colorDim, "(Ctrl-C removes everything)")), ""}
 
 	nodes := newTable("NODE", "ADDRESSES", "ZONE", "PODS", "SYNCED")
 	services := newTable("SERVICE", "TYPE", "ADDRESS", "PORT(S)", "READY", "ON THIS MACHINE")
@@ -244,9 +254,6 @@ func (s *snapshot) lines() []line {
 			text += ", on this machine at " + v.localhost
 		}
 		out = append(out, line{"service " + v.key, text})
-	}
-	if s.pods > 0 && s.podsReady == s.pods {
-		out = append(out, line{"pods", fmt.Sprintf("all %d pods are ready", s.pods)})
 	}
 	if len(s.unknown) > 0 {
 		out = append(out, line{"unknown", "not acted on: " + unknownKinds(s.unknown)})

@@ -9,8 +9,14 @@ import (
 	"time"
 )
 
-// How long to wait after a change before showing it: changes come in bursts.
-const viewSettle = 100 * time.Millisecond
+const (
+	// viewSettle is how long to wait after a change before showing it: changes
+	// come in bursts.
+	viewSettle = 100 * time.Millisecond
+	// viewStart is how long plain output waits for all pods to be ready before
+	// it shows how far they are.
+	viewStart = 5 * time.Second
+)
 
 // runUp runs the cluster and shows how it does: as a live table on a terminal,
 // as plain lines elsewhere.
@@ -38,6 +44,7 @@ func runUp(ctx context.Context, e *env, o *upOptions) error {
 			show.update(c.snapshot())
 			select {
 			case <-changed:
+			case <-time.After(viewStart):
 			case <-ctx.Done():
 				return
 			}
@@ -138,12 +145,15 @@ func clip(line string, width int) string {
 	return b.String()
 }
 
-// plainView prints a line for each thing that is new or has changed.
+// plainView prints the whole picture once, when all is ready or that takes long,
+// and then a line for each thing that is new or has changed.
 type plainView struct {
 	out io.Writer
 
-	mu   sync.Mutex
-	said map[string]string
+	mu    sync.Mutex
+	begun bool // the picture is printed
+	ready bool // so is that all is ready
+	said  map[string]string
 }
 
 // Write prints lines of others.
@@ -159,6 +169,15 @@ func (v *plainView) update(s *snapshot) {
 	now := map[string]string{}
 	for _, l := range s.lines() {
 		now[l.key] = l.text
+	}
+	if !v.begun {
+		if !s.ready() && time.Since(s.started) < viewStart {
+			return
+		}
+		fmt.Fprintln(v.out, strings.Join(s.picture(false), "\n"))
+		v.begun, v.said = true, now
+	}
+	for _, l := range s.lines() {
 		if v.said[l.key] != l.text {
 			fmt.Fprintln(v.out, l.text)
 		}
@@ -169,4 +188,9 @@ func (v *plainView) update(s *snapshot) {
 		}
 	}
 	v.said = now
+	if s.ready() && !v.ready {
+		v.ready = true
+		fmt.Fprintf(v.out, "ready: %d nodes, %d pods, %d Services, %.1f s after the start\n",
+			len(s.nodes), s.pods, len(s.services), time.Since(s.started).Seconds())
+	}
 }

@@ -109,16 +109,6 @@ func (s *Source) Run(ctx context.Context) error {
 	return nil
 }
 
-// Run is New and then Source.Run, for callers that do not wait for the tables
-// to be initialized.
-func Run(ctx context.Context, cfg *rest.Config, st *store.Store, opts Options) error {
-	s, err := New(cfg, st, opts)
-	if err != nil {
-		return err
-	}
-	return s.Run(ctx)
-}
-
 // scheme knows only what every API server's answers have in common (Status) and
 // the options of requests. The objects themselves are decoded without one.
 var scheme = runtime.NewScheme()
