@@ -11,7 +11,7 @@ import (
 )
 
 func example() *Results {
-	r := &Results{Date: "today", Command: "go run ./test/bench", Notes: []string{"a < b"}}
+	r := &Results{Date: "today", Command: "go run ./test/bench", BusyCores: 0.1}
 	for _, size := range []int{10, 1000} {
 		for i, k := range []kind{direct, fairway, nftKP, iptables} {
 			l := Latency{Plane: k, Services: size}
@@ -24,7 +24,7 @@ func example() *Results {
 	r.Cold = []Cold{
 		{Plane: fairway, Services: 1000, Endpoints: 2, Seconds: 3, CPU: 1, PeakMiB: 50},
 		{Plane: fairway, Services: 1000, Endpoints: 2, Seconds: 1, CPU: 1, PeakMiB: 50},
-		{Plane: fairway, Services: 1000, Endpoints: 2, Seconds: 2, CPU: 1, PeakMiB: 50},
+		{Plane: fairway, Services: 1000, Endpoints: 2, Seconds: 2, CPU: 1, PeakMiB: 50, BusyCores: 1.5},
 		{Plane: nftKP, Services: 1000, Endpoints: 2, Seconds: 30, CPU: 4, PeakMiB: 150, ChildMiB: 20},
 		{Plane: iptables, Services: 1000, Endpoints: 2, Failed: "given up after 1m0s"},
 	}
@@ -49,7 +49,7 @@ func TestMarkdown(t *testing.T) {
 		"given up after 1m0s",
 		"| endpoint moved | 1000     | 3.00              | 5.00    | 50.0 ",
 		"not loaded within 1m0s (50 of 100)",
-		"Note: a < b.",
+		"used 0.1 cores when the run began (load ), and up to 1.5 just before",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)

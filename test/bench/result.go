@@ -18,18 +18,17 @@ import (
 // Results are those of one run, as written to results.json. Times are in the
 // unit that the field's name ends with.
 type Results struct {
-	Date       string   `json:"date"`
-	Command    string   `json:"command"`
-	Kernel     string   `json:"kernel"`
-	CPUs       int      `json:"cpus"`
-	Go         string   `json:"go"`
-	Kubernetes string   `json:"kubernetes"`
-	Iptables   string   `json:"iptables"`
-	Nft        string   `json:"nft"`
-	LoadAvg    string   `json:"loadavgAtStart"`
-	BusyCores  float64  `json:"busyCoresAtStart"`
-	Took       string   `json:"took"`
-	Notes      []string `json:"notes,omitempty"`
+	Date       string  `json:"date"`
+	Command    string  `json:"command"`
+	Kernel     string  `json:"kernel"`
+	CPUs       int     `json:"cpus"`
+	Go         string  `json:"go"`
+	Kubernetes string  `json:"kubernetes"`
+	Iptables   string  `json:"iptables"`
+	Nft        string  `json:"nft"`
+	LoadAvg    string  `json:"loadavgAtStart"`
+	BusyCores  float64 `json:"busyCoresAtStart"`
+	Took       string  `json:"took"`
 
 	Latency []Latency `json:"latency,omitempty"`
 	Cold    []Cold    `json:"cold,omitempty"`
@@ -106,10 +105,22 @@ func newResults() *Results {
 	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
 		r.LoadAvg = strings.TrimSpace(string(b))
 	}
-	if r.BusyCores > 0.2 {
-		r.note("the machine was shared: other work used %.2f cores when the run began (load %s)", r.BusyCores, r.LoadAvg)
-	}
 	return r
+}
+
+// shared says how much other work there was just before what was measured.
+func (r *Results) shared() (most float64) {
+	most = r.BusyCores
+	for _, x := range r.Latency {
+		most = max(most, x.BusyCores)
+	}
+	for _, x := range r.Cold {
+		most = max(most, x.BusyCores)
+	}
+	for _, x := range r.Change {
+		most = max(most, x.BusyCores)
+	}
+	return most
 }
 
 func kernel() string {
@@ -118,10 +129,6 @@ func kernel() string {
 		return err.Error()
 	}
 	return string(bytes.TrimRight(u.Release[:], "\x00"))
-}
-
-func (r *Results) note(format string, args ...any) {
-	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
 // write puts the results into dir: JSON, a table and charts.

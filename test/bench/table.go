@@ -48,8 +48,9 @@ func (r *Results) markdown() string {
 	fmt.Fprintf(&b, "%s, Linux %s, %d cores, %s, kube-proxy and kube-apiserver %s, nft %s, %s. Took %s.\n\n",
 		r.Date, r.Kernel, r.CPUs, r.Go, r.Kubernetes, strings.TrimPrefix(r.Nft, "nftables "), r.Iptables, r.Took)
 	fmt.Fprintf(&b, "Command: `%s`\n", r.Command)
-	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "\nNote: %s.\n", n)
+	if most := r.shared(); most > 0.2 {
+		fmt.Fprintf(&b, "\nNote: the machine was shared. Other work used %.1f cores when the run began (load %s), and up to %.1f just before a measurement.\n",
+			r.BusyCores, r.LoadAvg, most)
 	}
 	for _, part := range []struct {
 		title string
