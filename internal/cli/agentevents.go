@@ -1,16 +1,22 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	eventsclient "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/fairwaynet/fairway/internal/agent"
@@ -18,8 +24,12 @@ import (
 
 // events writes Events to the API server. They are a courtesy: what cannot be
 // written is logged and forgotten.
+//
+// It posts JSON by itself: the generated client would link every API group
+// there is, which is half of the process's memory at rest.
 type events struct {
-	client eventsclient.EventsV1Interface
+	server string // "https://host:port"
+	client *http.Client
 	node   string
 	log    *slog.Logger
 	queue  chan agent.Event
@@ -27,12 +37,16 @@ type events struct {
 
 func newEvents(cfg *rest.Config, node string, log *slog.Logger) *events {
 	e := &events{node: node, log: log, queue: make(chan agent.Event, 64)}
-	c, err := eventsclient.NewForConfig(cfg)
+	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		log.Warn("no events can be written", "err", err)
 		return e
 	}
-	e.client = c
+	e.client = client
+	e.server = strings.TrimSuffix(cfg.Host, "/")
+	if !strings.Contains(e.server, "://") {
+		e.server = "https://" + e.server
+	}
 	return e
 }
 
@@ -75,7 +89,8 @@ func (e *events) write(ctx context.Context, ev agent.Event) error {
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	_, err := e.client.Events(namespace).Create(ctx, &eventsv1.Event{
+	body, err := json.Marshal(&eventsv1.Event{
+		TypeMeta:            metav1.TypeMeta{APIVersion: "events.k8s.io/v1", Kind: "Event"},
 		ObjectMeta:          metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", ev.Name, now.UnixNano()), Namespace: namespace},
 		EventTime:           now,
 		ReportingController: "fairway-agent",
@@ -85,8 +100,34 @@ func (e *events) write(ctx context.Context, ev agent.Event) error {
 		Type:                corev1.EventTypeWarning,
 		Note:                ev.Message[:min(len(ev.Message), 1024)],
 		Regarding:           corev1.ObjectReference{APIVersion: "v1", Kind: ev.Kind, Namespace: ev.Namespace, Name: ev.Name},
-	}, metav1.CreateOptions{})
-	return err
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.server+"/apis/events.k8s.io/v1/namespaces/"+url.PathEscape(namespace)+"/events", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := e.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		var status metav1.Status
+		if json.Unmarshal(text, &status) == nil && status.Message != "" {
+			return errors.New(status.Message)
+		}
+		return errors.New(resp.Status)
+	}
+	return nil
 }
 
 // instance names this process; the API allows 128 bytes.

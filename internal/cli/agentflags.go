@@ -124,5 +124,8 @@ func setNumber[T ~uint32](p *T, v uint32) { *p = T(v) }
 // verboseFrom is the klog verbosity from which on slog's debug level is logged.
 const verboseFrom = 4
 
-// eventRepeat is how long an event is not sent again.
-const eventRepeat = 10 * time.Minute
+// How long an event is not sent again, and how long sending it may take.
+const (
+	eventRepeat  = 10 * time.Minute
+	eventTimeout = 10 * time.Second
+)
