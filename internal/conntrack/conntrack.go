@@ -47,11 +47,12 @@ type Cleaner struct {
 	opts Options
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	pending map[model.Family]frontends
-	running bool
-	closed  bool
-	idle    *sync.Cond
+	mu sync.Mutex
+	// pending is for the next run; working is what the present one looks at.
+	pending, working map[model.Family]frontends
+	running          bool
+	closed           bool
+	idle             *sync.Cond
 }
 
 // frontends are the addresses to look at.
@@ -78,12 +79,13 @@ func New(opts Options) *Cleaner {
 // It returns at once. Flows are looked at if a backend left or an address came,
 // went or is reached another way.
 func (c *Cleaner) Changed(was, is *model.Service) {
-	if was != nil && is != nil && !matters(was, is) {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
+		return
+	}
+	if was != nil && is != nil && !matters(was, is) {
+		c.refresh(is)
 		return
 	}
 	if was != nil {
@@ -101,6 +103,20 @@ func (c *Cleaner) Changed(was, is *model.Service) {
 	if !c.running {
 		c.running = true
 		go c.run()
+	}
+}
+
+// refresh corrects what a run that is to come, or is under way, thinks of a
+// Service: by an old list of backends it would take flows to new ones for stale.
+func (c *Cleaner) refresh(is *model.Service) {
+	now := frontend{owner: is.ID, live: liveBackends(is)}
+	for _, f := range is.Frontends {
+		at := unmapped(f.AddrPort())
+		_, pending := c.pending[is.ID.Family][at]
+		_, working := c.working[is.ID.Family][at]
+		if pending || working {
+			c.note(is.ID.Family, at, now)
+		}
 	}
 }
 
@@ -173,6 +189,7 @@ func (c *Cleaner) Close() {
 func (c *Cleaner) run() {
 	for {
 		c.mu.Lock()
+		c.working = nil
 		if len(c.pending) == 0 {
 			c.running = false
 			c.idle.Broadcast()
@@ -180,7 +197,7 @@ func (c *Cleaner) run() {
 			return
 		}
 		work := c.pending
-		c.pending = map[model.Family]frontends{}
+		c.pending, c.working = map[model.Family]frontends{}, work
 		c.mu.Unlock()
 		for fam, fronts := range work {
 			r := c.clean(fam, fronts)
@@ -197,7 +214,7 @@ func (c *Cleaner) run() {
 // clean removes the stale flows to some frontends.
 func (c *Cleaner) clean(fam model.Family, fronts frontends) Result {
 	began := time.Now()
-	deleted, err := c.delete(fam, stale(fronts))
+	deleted, err := c.delete(fam, &stale{c, fam, fronts})
 	return Result{Family: fam, Duration: time.Since(began), Deleted: int(deleted), Err: err}
 }
 
@@ -229,10 +246,14 @@ func (c *Cleaner) delete(fam model.Family, filter netlink.CustomConntrackFilter)
 }
 
 // stale matches the flows to be removed.
-type stale frontends
+type stale struct {
+	cleaner *Cleaner
+	family  model.Family
+	fronts  frontends
+}
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+func (s *stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if flow.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
@@ -240,21 +261,36 @@ func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	if !ok {
 		return false
 	}
-	f, ours := s[to]
+	f, ours := s.fronts[to]
 	if !ours {
 		return false
 	}
 	from, ok := addrPort(flow.Reverse.SrcIP, flow.Reverse.SrcPort)
-	if !ok {
+	if !ok || !f.stale(from, to) {
 		return false
 	}
+	// It may be a flow of after a change that this run does not know of; the
+	// next one does.
+	return !s.cleaner.superseded(s.family, to)
+}
+
+// stale reports whether a flow to the address at, which from answers, is to go.
+func (f frontend) stale(from, at netip.AddrPort) bool {
 	if f.live == nil {
 		// The address is no frontend any more. A flow that was not translated is
 		// not ours.
-		return from != to
+		return from != at
 	}
 	_, served := f.live[from]
 	return !served
+}
+
+// superseded reports whether an address has changed since the run began.
+func (c *Cleaner) superseded(fam model.Family, at netip.AddrPort) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, again := c.pending[fam][at]
+	return again
 }
 
 func addrPort(ip []byte, port uint16) (netip.AddrPort, bool) {

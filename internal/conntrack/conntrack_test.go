@@ -31,13 +31,13 @@ func service(name string, fronts []string, backends ...string) *model.Service {
 }
 
 // collect gives what a Cleaner would look at, without looking.
-func collect(changes ...[2]*model.Service) stale {
+func collect(changes ...[2]*model.Service) *stale {
 	c := New(Options{})
 	c.running = true // nobody takes it away
 	for _, ch := range changes {
 		c.Changed(ch[0], ch[1])
 	}
-	return stale(c.pending[model.IPv4])
+	return &stale{New(Options{}), model.IPv4, c.pending[model.IPv4]}
 }
 
 func TestWhichFlowsAreStale(t *testing.T) {

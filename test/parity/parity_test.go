@@ -28,6 +28,10 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// The three proxies of TestParity mostly wait, whatever the number of CPUs.
+	if err := flag.Set("test.parallel", "3"); err != nil {
+		panic(err)
+	}
 	// Before the namespaces that the tests run in, for the network's sake. The
 	// second time, in there, all is in the cache.
 	_, err := kube.Build(context.Background())
