@@ -142,7 +142,7 @@ func runScript(t *testing.T, script string) {
 	cmd := exec.CommandContext(ctx, "bash", "-c", prelude+"set -x\n"+script)
 	cmd.Dir = ".."
 	// A runtime directory of its own: the commands must find this sandbox and no other.
-	cmd.Env = append(os.Environ(), "WORK="+work, "FAIRWAY_RUNTIME_DIR="+work, "PATH="+bin+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "WORK="+work, "FAIRWAY_RUNTIME_DIR="+filepath.Join(work, "run"), "PATH="+bin+":"+os.Getenv("PATH"))
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	var out bytes.Buffer

@@ -58,9 +58,7 @@ type Agent struct {
 	synced   chan struct{}
 
 	// These belong to the goroutine of Run.
-	follow   *follower
-	compiler *service.Compiler
-	node     service.Node
+	follow *follower
 	pending  map[model.ServiceID]*model.Service // to apply; nil to delete
 	full     bool                               // the next batch says all there is
 	failures int                                // of Apply, in a row
@@ -69,13 +67,14 @@ type Agent struct {
 	forAll      *model.NodeServices
 	forAllDirty bool
 
-	mu          sync.Mutex
-	desired     map[model.ServiceID]model.Service
-	noLocal     map[noLocalKey]int
+	mu sync.Mutex
+	// compiler holds what is wanted. Only Run's goroutine changes it, and reads it
+	// without the lock.
+	compiler    *service.Compiler
+	node        service.Node // what it was given; also only changed there
 	problems    []service.Problem
 	applyErr    error
 	lastApplied time.Time
-	nodeAddrs   service.Node
 	changed     chan struct{}
 }
 
@@ -102,8 +101,7 @@ func New(o Options) (*Agent, error) {
 		synced:   make(chan struct{}),
 		pending:  map[model.ServiceID]*model.Service{},
 		full:     true,
-		desired:  map[model.ServiceID]model.Service{},
-		noLocal:  map[noLocalKey]int{},
+		compiler: service.NewCompiler(service.Node{Name: o.NodeName}),
 		changed:  make(chan struct{}),
 	}
 	if len(a.families) == 0 {

@@ -110,15 +110,17 @@ func (l *localNodePorts) sync(ctx context.Context) (missing bool) {
 	wanted := map[socketKey]bool{}
 	targets := map[socketKey]*localTarget{}
 	open := map[model.Family]int{}
-	l.a.mu.Lock()
 	for key, ports := range l.ports {
 		for _, p := range ports {
-			svc, ok := l.a.desired[p.id]
+			svc := l.a.compiler.Get(p.id)
+			if svc == nil {
+				continue
+			}
 			backends := svc.Cluster
 			if p.local {
 				backends = svc.Local
 			}
-			if !ok || len(backends) == 0 {
+			if len(backends) == 0 {
 				continue // a connection is refused, as anywhere without backends
 			}
 			k := socketKey{netip.AddrPortFrom(loopbackOf(p.id.Family), p.port), key}
@@ -129,7 +131,6 @@ func (l *localNodePorts) sync(ctx context.Context) (missing bool) {
 			wanted[k], targets[k] = true, t
 		}
 	}
-	l.a.mu.Unlock()
 	l.mu.Lock()
 	for k, t := range targets {
 		if old := l.targets[k]; old != nil {

@@ -35,7 +35,6 @@ func (a *Agent) loop(ctx context.Context, moved <-chan struct{}) {
 	for _, f := range a.families {
 		a.health.updated(f) // as kube-proxy: healthy until a change is late
 	}
-	a.compiler = service.NewCompiler(service.Node{Name: a.opts.NodeName})
 	c := newChanges()
 	c.node, c.cidrs = true, true // also where there is neither
 	var backoff, sockets <-chan time.Time
@@ -88,10 +87,18 @@ func (a *Agent) queued(c *changes) {
 	a.metrics.queued(a.families, c)
 }
 
-// compile renews what is pending.
+// compile renews what is wanted, and notes what of it is pending.
 func (a *Agent) compile(txn statedb.ReadTxn, c *changes) {
+	var n service.Node
 	if c.node {
-		a.setNode(txn)
+		n = a.currentNode(txn)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer a.notify()
+	if c.node {
+		a.node = n
+		a.merge(a.compiler.SetNode(n))
 	}
 	keys := make([]string, 0, len(c.services))
 	for key := range c.services {
@@ -121,39 +128,40 @@ func (a *Agent) compile(txn statedb.ReadTxn, c *changes) {
 			a.forAll, a.forAllDirty = &n, true
 		}
 	}
-	problems := a.compiler.Problems()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.problems = problems
-	a.notify()
+	a.problems = a.compiler.Problems()
 }
 
-// merge adds a result of the compiler to what is pending and to what is wanted.
+// merge adds a result of the compiler to what is pending. A batch that says all
+// there is needs no list.
 func (a *Agent) merge(r service.Result) {
-	if r.Empty() {
+	if a.full {
 		return
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	for _, id := range r.Delete {
-		if old, ok := a.desired[id]; ok {
-			a.countNoLocal(&old, -1)
-			delete(a.desired, id)
+		if a.serves(id.Family) {
 			a.pending[id] = nil
 		}
 	}
 	for i := range r.Upsert {
-		svc := &r.Upsert[i]
-		if !slices.Contains(a.families, svc.ID.Family) {
-			continue
+		if svc := &r.Upsert[i]; a.serves(svc.ID.Family) {
+			a.pending[svc.ID] = svc
 		}
-		if old, ok := a.desired[svc.ID]; ok {
-			a.countNoLocal(&old, -1)
-		}
-		a.countNoLocal(svc, 1)
-		a.desired[svc.ID] = *svc
-		a.pending[svc.ID] = svc
 	}
+}
+
+func (a *Agent) serves(f model.Family) bool { return slices.Contains(a.families, f) }
+
+// wanted returns all that is wanted, sorted. a.mu is held, or it is called on
+// the goroutine of Run.
+func (a *Agent) wanted() []model.Service {
+	var out []model.Service
+	for s := range a.compiler.All() {
+		if a.serves(s.ID.Family) {
+			out = append(out, *s)
+		}
+	}
+	slices.SortFunc(out, func(x, y model.Service) int { return compareID(x.ID, y.ID) })
+	return out
 }
 
 func (a *Agent) dirty() bool { return a.full || a.forAllDirty || len(a.pending) > 0 }
@@ -165,13 +173,7 @@ func (a *Agent) batch() driver.Batch {
 		b.Node = a.forAll
 	}
 	if a.full {
-		a.mu.Lock()
-		b.Upsert = make([]model.Service, 0, len(a.desired))
-		for _, svc := range a.desired {
-			b.Upsert = append(b.Upsert, svc)
-		}
-		a.mu.Unlock()
-		slices.SortFunc(b.Upsert, func(x, y model.Service) int { return compareID(x.ID, y.ID) })
+		b.Upsert = a.wanted()
 	} else {
 		for id, svc := range a.pending {
 			if svc == nil {
@@ -217,7 +219,6 @@ func (a *Agent) apply(ctx context.Context, c *changes) error {
 		a.health.updated(f)
 	}
 	a.metrics.applied(a.families, &b, took, c)
-	a.publishNoLocal()
 	select {
 	case <-a.synced:
 	default:

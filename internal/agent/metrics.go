@@ -122,37 +122,33 @@ func (m *metrics) applied(families []model.Family, b *driver.Batch, took time.Du
 	m.endpointPending.Set(0)
 }
 
-// noLocalKey is what sync_proxy_rules_no_local_endpoints_total is counted by.
-type noLocalKey struct {
-	policy string
-	family model.Family
-}
-
-// countNoLocal adds n for each policy of s that is Local and finds nothing on
-// this node although there are endpoints. a.mu is held.
-func (a *Agent) countNoLocal(s *model.Service, n int) {
-	var internal, external bool
-	for i := range s.Frontends {
-		if f := &s.Frontends[i]; f.Action == model.Drop {
-			internal = internal || f.Kind == model.ClusterIP
-			external = external || f.Kind != model.ClusterIP
+// countNoLocal sets the gauges of policies that are Local and find nothing on
+// this node although there are endpoints.
+func (m *metrics) countNoLocal(families []model.Family, all []model.Service) {
+	type key struct {
+		policy string
+		family model.Family
+	}
+	count := map[key]int{}
+	for i := range all {
+		s := &all[i]
+		var internal, external bool
+		for j := range s.Frontends {
+			if f := &s.Frontends[j]; f.Action == model.Drop {
+				internal = internal || f.Kind == model.ClusterIP
+				external = external || f.Kind != model.ClusterIP
+			}
+		}
+		if internal {
+			count[key{"internal", s.ID.Family}]++
+		}
+		if external {
+			count[key{"external", s.ID.Family}]++
 		}
 	}
-	if internal {
-		a.noLocal[noLocalKey{"internal", s.ID.Family}] += n
-	}
-	if external {
-		a.noLocal[noLocalKey{"external", s.ID.Family}] += n
-	}
-}
-
-// publishNoLocal sets the gauges of noLocal.
-func (a *Agent) publishNoLocal() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, f := range a.families {
+	for _, f := range families {
 		for _, policy := range []string{"internal", "external"} {
-			a.metrics.noLocal.WithLabelValues(policy, f.String()).Set(float64(a.noLocal[noLocalKey{policy, f}]))
+			m.noLocal.WithLabelValues(policy, f.String()).Set(float64(count[key{policy, f}]))
 		}
 	}
 }

@@ -68,9 +68,9 @@ func nodeIPs(n *corev1.Node) []netip.Addr {
 	return out
 }
 
-// setNode tells the compiler what is known of the node now. A Node that was
-// deleted leaves what was known of it: its pods may still run.
-func (a *Agent) setNode(txn statedb.ReadTxn) {
+// currentNode returns what is known of the node now. A Node that was deleted
+// leaves what was known of it: its pods may still run.
+func (a *Agent) currentNode(txn statedb.ReadTxn) service.Node {
 	n := service.Node{Name: a.opts.NodeName, MasqueradeAll: a.opts.Config.MasqueradeAll}
 	obj, ok := store.Get(txn, a.opts.Store.Nodes, "", a.opts.NodeName)
 	a.health.node(obj)
@@ -90,11 +90,7 @@ func (a *Agent) setNode(txn statedb.ReadTxn) {
 	if !slices.Equal(n.NodePortAddrs, a.node.NodePortAddrs) {
 		a.log.Info("NodePort addresses", "addresses", n.NodePortAddrs)
 	}
-	a.node = n
-	a.mu.Lock()
-	a.nodeAddrs = n
-	a.mu.Unlock()
-	a.merge(a.compiler.SetNode(n))
+	return n
 }
 
 // override puts ip in the first place, instead of the one of its family.

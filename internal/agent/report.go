@@ -23,23 +23,18 @@ func compareID(x, y model.ServiceID) int {
 	)
 }
 
-// wanted returns a snapshot of what is wanted, sorted.
-func (a *Agent) wanted() []model.Service {
+// snapshot is wanted for other goroutines.
+func (a *Agent) snapshot() []model.Service {
 	a.mu.Lock()
-	out := make([]model.Service, 0, len(a.desired))
-	for _, s := range a.desired {
-		out = append(out, s)
-	}
-	a.mu.Unlock()
-	slices.SortFunc(out, func(x, y model.Service) int { return compareID(x.ID, y.ID) })
-	return out
+	defer a.mu.Unlock()
+	return a.wanted()
 }
 
 // Frontends returns every address that Services answer at on this node, what is
 // wanted there and what is applied, sorted.
 func (a *Agent) Frontends() []control.Frontend {
 	var out []control.Frontend
-	for _, s := range a.wanted() {
+	for _, s := range a.snapshot() {
 		st := a.opts.Driver.State(s.ID)
 		for i := range s.Frontends {
 			f := &s.Frontends[i]
@@ -142,13 +137,13 @@ func portField(id model.ServiceID) string {
 }
 
 // states counts Service ports by how far they got.
-func (a *Agent) states() (applied, pending, failed int) {
-	for _, s := range a.wanted() {
-		st := a.opts.Driver.State(s.ID)
+func (a *Agent) states(all []model.Service) (applied, pending, failed int) {
+	for i := range all {
+		st := a.opts.Driver.State(all[i].ID)
 		switch {
 		case st.Err != nil:
 			failed++
-		case st.Applied != nil && equalService(st.Applied, &s):
+		case st.Applied != nil && equalService(st.Applied, &all[i]):
 			applied++
 		default:
 			pending++
@@ -162,8 +157,8 @@ func (a *Agent) NodeStatus() control.NodeStatus {
 	a.mu.Lock()
 	s := control.NodeStatus{
 		Name:        a.opts.NodeName,
-		Zone:        a.nodeAddrs.Labels[zoneLabel],
-		Addresses:   a.nodeAddrs.PrimaryIPs,
+		Zone:        a.node.Labels[zoneLabel],
+		Addresses:   a.node.PrimaryIPs,
 		LastApplied: a.lastApplied,
 	}
 	a.mu.Unlock()

@@ -47,12 +47,13 @@ func (a *Agent) serveMetrics(ctx context.Context, fail context.CancelCauseFunc) 
 	a.keepServing(ctx, "metrics server", a.opts.Config.MetricsAddr, "FailedToStartMetricServer", mux, fail)
 }
 
-// metricsHandler counts the states of Services when it is asked, not at each
-// change.
+// metricsHandler counts Services when it is asked, not at each change.
 func (a *Agent) metricsHandler() http.Handler {
 	h := promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		applied, pending, failed := a.states()
+		all := a.snapshot()
+		applied, pending, failed := a.states(all)
+		a.metrics.countNoLocal(a.families, all)
 		a.metrics.frontends.WithLabelValues("applied").Set(float64(applied))
 		a.metrics.frontends.WithLabelValues("pending").Set(float64(pending))
 		a.metrics.frontends.WithLabelValues("failed").Set(float64(failed))

@@ -158,7 +158,7 @@ func TestUp(t *testing.T) {
 	}
 
 	// From this machine.
-	at := out.expect(t, `service default/web: .*3/3 ready, on this machine at (localhost:\d+)`)[1]
+	at := out.expect(t, `default/web +LoadBalancer .* 3/3 +(localhost:\d+)`)[1]
 	body := httpGet(t, "http://"+at+"/")
 	if !strings.Contains(body, `"pod": "web-`) {
 		t.Errorf("the answer at %s:\n%s", at, body)
@@ -233,7 +233,7 @@ func TestUpSingleFamily(t *testing.T) {
 	for _, family := range []string{"ipv4", "ipv6"} {
 		t.Run(family, func(t *testing.T) {
 			_, out, stop := up(t, "--ip-family", family, "--name", family)
-			at := out.expect(t, `service default/web: .*3/3 ready, on this machine at (localhost:\d+)`)[1]
+			at := out.expect(t, `default/web +LoadBalancer .* 3/3 +(localhost:\d+)`)[1]
 			httpGet(t, "http://"+at+"/")
 			if code := stop(); code != 0 {
 				t.Errorf("exit code %d:\n%s", code, out)
