@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -58,7 +59,7 @@ type Agent struct {
 	synced   chan struct{}
 
 	// These belong to the goroutine of Run.
-	follow *follower
+	follow   *follower
 	pending  map[model.ServiceID]*model.Service // to apply; nil to delete
 	full     bool                               // the next batch says all there is
 	failures int                                // of Apply, in a row
@@ -142,6 +143,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			cancel(fmt.Errorf("driver: %w", err))
 		}
 	})
+	wg.Go(func() { a.followDriver(ctx) })
 	defer a.checks.close()
 	defer a.local.close()
 
@@ -180,6 +182,32 @@ func (a *Agent) Changed() <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.changed
+}
+
+// driverPoll is how often the driver is asked what failed: it retries by itself,
+// and does not tell.
+const driverPoll = time.Second
+
+// followDriver tells those who wait for a change when the driver's failures
+// change.
+func (a *Agent) followDriver(ctx context.Context) {
+	tick := time.NewTicker(driverPoll)
+	defer tick.Stop()
+	var last map[model.ServiceID]error
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := a.opts.Driver.Failures()
+		same := maps.EqualFunc(last, now, func(x, y error) bool { return x.Error() == y.Error() })
+		if last = now; !same {
+			a.mu.Lock()
+			a.notify()
+			a.mu.Unlock()
+		}
+	}
 }
 
 // notify closes the channel that Changed gave out. a.mu is held.
