@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/fairwaynet/fairway/internal/driver"
 	"github.com/fairwaynet/fairway/internal/model"
 	"github.com/fairwaynet/fairway/internal/netns"
@@ -34,6 +36,8 @@ type Options struct {
 	// the namespace of the process.
 	Netns *netns.NS
 	Log   *slog.Logger // nil for slog.Default
+	// Metrics are served with the agent's own: those of the driver, for example.
+	Metrics []prometheus.Collector
 	// Event tells the cluster of something about an object, as a warning event.
 	// It must not block. Nil tells nobody.
 	Event func(Event)
@@ -111,6 +115,11 @@ func New(o Options) (*Agent, error) {
 	a.addrs = &interfaceAddresses{ns: o.Netns, log: o.Log}
 	a.health = newHealth(o.Config.HealthTimeout, time.Now)
 	a.metrics = newMetrics()
+	for _, m := range o.Metrics {
+		if err := a.metrics.registry.Register(m); err != nil {
+			return nil, fmt.Errorf("agent: %w", err)
+		}
+	}
 	a.checks = newServiceChecks(a)
 	a.local = newLocalNodePorts(a)
 	return a, nil
