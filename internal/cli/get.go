@@ -114,14 +114,13 @@ sandbox or agent.`,
 
 // view says how to show the objects of one resource.
 type view[T any] struct {
-	apiVersion, kind string
-	header           []string
-	wide             []string // more columns
+	header []string
+	wide   []string // more columns
 	// rows gives the cells of one object, in the order of header and wide; most
 	// kinds have one row.
 	rows func(T) [][]string
 	name func(T) string // without the kind
-	// meta returns the object's namespace.
+	// namespace is the one of the object.
 	namespace func(T) string
 	// typed fills in apiVersion and kind for output as JSON or YAML.
 	typed func(T) any
