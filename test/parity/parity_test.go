@@ -53,8 +53,13 @@ func newCluster(t *testing.T) (*services.LAN, *kube.Cluster) {
 		t.Fatal(err)
 	}
 	t.Cleanup(lan.Close)
+	// The tests' /run is a tmpfs that goes with them, however they end.
+	dir, err := os.MkdirTemp("/run", "kube-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	c, err := kube.Start(t.Context(), kube.Options{
-		Netns: lan.NS, Addr: services.APIServerAddr, ServiceCIDRs: services.ServiceCIDRs, Dir: t.TempDir(),
+		Netns: lan.NS, Addr: services.APIServerAddr, ServiceCIDRs: services.ServiceCIDRs, Dir: dir,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -146,7 +146,8 @@ func (r *Run) Probe(probes ...Probe) {
 }
 
 // Eventually is Probe for what no order of events waits for: it tries again
-// until it goes well, for ten seconds at most.
+// until it goes well, for ten seconds at most. It must not be able to go well by
+// chance before.
 func (r *Run) Eventually(p Probe) {
 	icmp := r.watch(p.From)
 	deadline := time.Now().Add(10 * time.Second)
@@ -161,6 +162,17 @@ func (r *Run) Eventually(p Probe) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// onceOpen is Probe for an address whose listener may still have to be opened:
+// it waits, for ten seconds at most, until anybody answers at all.
+func (r *Run) onceOpen(p Probe) {
+	p.Proto = max(p.Proto, model.TCP)
+	r.until(func() bool {
+		got, _ := r.Topology.attempt(r.watch(p.From), p, patience)
+		return got == Answered
+	}, func() {})
+	r.Probe(p)
 }
 
 // watch returns the collector of rejections of a host.

@@ -95,7 +95,7 @@ func localhostCases(f model.Family) []Case {
 			Config:  primaryAndLocal,
 			Objects: objects(web, slice(f, web, backends(f, "a1", "b1")...)),
 			Probes:  []Probe{answers("client", to(NodeIP(f, 1), 30080), Masqueraded, "a1", "b1")},
-			Then:    func(r *Run) { r.Eventually(answers("n1", to(loopback, 30080), AnySource, "a1", "b1")) },
+			Then:    func(r *Run) { r.onceOpen(answers("n1", to(loopback, 30080), AnySource, "a1", "b1")) },
 		}, {
 			Name:    "localhost/NodePort by UDP is rejected",
 			Config:  primaryAndLocal,
@@ -105,13 +105,13 @@ func localhostCases(f model.Family) []Case {
 			Name:    "localhost/NodePort with externalTrafficPolicy Local",
 			Config:  primaryAndLocal,
 			Objects: objects(local, slice(f, local, backends(f, "a1", "b1")...)),
-			Then:    func(r *Run) { r.Eventually(answers("n1", to(loopback, 30082), AnySource, "a1")) },
+			Then:    func(r *Run) { r.onceOpen(answers("n1", to(loopback, 30082), AnySource, "a1")) },
 		}, {
 			Name:    "localhost/NodePort ends with its Service",
 			Config:  primaryAndLocal,
 			Objects: objects(none, slice(f, none, endpoint(f, "a1"))),
 			Then: func(r *Run) {
-				r.Eventually(answers("n1", to(loopback, 30083), AnySource, "a1"))
+				r.onceOpen(answers("n1", to(loopback, 30083), AnySource, "a1"))
 				r.Delete(none)
 				r.Eventually(noListener("n1", to(loopback, 30083)))
 			},
