@@ -18,11 +18,12 @@ func (r *repair) adopt() {
 			f.counted[k][a] = ref{present: true}
 		}
 	}
-	for _, id := range r.ids() {
-		for _, fe := range r.d.desired[id].Frontends {
-			key := frontKey{addr: toAddr(fe.Addr), port: fe.Port, proto: id.Protocol}
+	rows := r.rows()
+	for _, row := range rows {
+		for _, fe := range row.desired.Frontends {
+			key := frontKey{addr: toAddr(fe.Addr), port: fe.Port, proto: row.id.Protocol}
 			if _, taken := r.wanted[key]; !taken {
-				r.wanted[key] = id
+				r.wanted[key] = row
 			}
 		}
 	}
@@ -40,34 +41,37 @@ func (r *repair) adopt() {
 			f.lastID = max(f.lastID, ep.id)
 		}
 	}
-	for _, id := range r.ids() {
-		if s := r.adoptService(r.d.desired[id]); s != nil {
+	for _, row := range rows {
+		if s := r.adoptService(row); s != nil {
 			f.claim(s)
 		}
 	}
 }
 
-// ids gives the Services of the family in order, so that adoption is the same
-// each time.
-func (r *repair) ids() []model.ServiceID {
-	var ids []model.ServiceID
-	for id := range r.d.desired {
-		if id.Family == r.f.family {
-			ids = append(ids, id)
+// rows gives the wanted Services of the family in order, so that adoption is the
+// same each time. Where the kernel has no addresses nothing can be adopted.
+func (r *repair) rows() []*row {
+	if len(r.elements.fronts) == 0 {
+		return nil
+	}
+	rows := make([]*row, 0, len(r.d.rows))
+	for id, row := range r.d.rows {
+		if id.Family == r.f.family && row.desired != nil {
+			rows = append(rows, row)
 		}
 	}
-	slices.SortFunc(ids, compareID)
-	return ids
+	slices.SortFunc(rows, compareRows)
+	return rows
 }
 
 // adoptService gives what the kernel holds of a Service; nil if it holds nothing.
-func (r *repair) adoptService(m *model.Service) *svc {
-	f, e := r.f, r.elements
-	s := &svc{id: m.ID}
+func (r *repair) adoptService(row *row) *svc {
+	f, e, m := r.f, r.elements, row.desired
+	s := &svc{row: row}
 	for _, fe := range m.Frontends {
 		key := frontKey{addr: toAddr(fe.Addr), port: fe.Port, proto: m.ID.Protocol}
 		v, ok := e.fronts[key]
-		if !ok || r.wanted[key] != m.ID || slices.ContainsFunc(s.fronts, func(fr front) bool { return fr.key == key }) {
+		if !ok || r.wanted[key] != row || slices.ContainsFunc(s.fronts, func(fr front) bool { return fr.key == key }) {
 			continue
 		}
 		s.fronts = append(s.fronts, front{key, v})

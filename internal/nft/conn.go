@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -40,8 +42,10 @@ type conn struct {
 	// of what this socket changed.
 	port atomic.Uint32
 
-	faults *Faults
-	count  int // transactions so far
+	faults   *Faults
+	count    int    // transactions so far
+	sequence uint32 // of the last message of a transaction
+	buf      []byte // for transactions
 }
 
 // dial opens the socket if it is not open.
@@ -109,15 +113,16 @@ func (c *conn) commit(msgs []netlink.Message) error {
 	if err := c.dial(); err != nil {
 		return err
 	}
-	batch := make([]netlink.Message, 0, len(msgs)+2)
-	batch = append(batch, batchEdge(unix.NFNL_MSG_BATCH_BEGIN))
-	batch = append(batch, msgs...)
-	// One answer is enough: errors of other messages come unasked.
-	last := &batch[len(batch)-1]
-	last.Header.Flags |= netlink.Acknowledge
-	batch = append(batch, batchEdge(unix.NFNL_MSG_BATCH_END))
-
-	if _, err := c.nl.SendMessages(batch); err != nil {
+	c.buf = c.append(c.buf[:0], batchEdge(unix.NFNL_MSG_BATCH_BEGIN))
+	for i, m := range msgs {
+		// One answer is enough: errors of other messages come unasked.
+		if i == len(msgs)-1 {
+			m.Header.Flags |= netlink.Acknowledge
+		}
+		c.buf = c.append(c.buf, m)
+	}
+	c.buf = c.append(c.buf, batchEdge(unix.NFNL_MSG_BATCH_END))
+	if err := c.send(c.buf); err != nil {
 		_ = c.close()
 		return err
 	}
@@ -138,6 +143,38 @@ func (c *conn) commit(msgs []netlink.Message) error {
 		return fmt.Errorf("%w: the kernel answered with %d messages", errUnknown, len(answer))
 	}
 	return c.faults.after(c.count)
+}
+
+// append appends a message to b as the kernel reads it. Not by
+// netlink.Conn.SendMessages, which copies each message three times.
+func (c *conn) append(b []byte, m netlink.Message) []byte {
+	c.sequence++
+	b = binary.NativeEndian.AppendUint32(b, uint32(unix.NLMSG_HDRLEN+len(m.Data)))
+	b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Type))
+	b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Flags))
+	b = binary.NativeEndian.AppendUint32(b, c.sequence)
+	b = binary.NativeEndian.AppendUint32(b, c.port.Load())
+	b = append(b, m.Data...)
+	for len(b)%unix.NLMSG_ALIGNTO != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// send sends messages at once.
+func (c *conn) send(b []byte) error {
+	raw, err := c.nl.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Write(func(fd uintptr) bool {
+		for sent = unix.EINTR; errors.Is(sent, unix.EINTR); {
+			sent = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		}
+		return !errors.Is(sent, unix.EAGAIN)
+	})
+	return cmp.Or(err, sent)
 }
 
 func isTimeout(err error) bool {

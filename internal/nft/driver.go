@@ -71,14 +71,18 @@ type Driver struct {
 	mu       sync.Mutex
 	conn     conn
 	families map[model.Family]*family
-	desired  map[model.ServiceID]*model.Service
 	node     model.NodeServices
-	// pending are the Services to apply in the next pass.
-	pending map[model.ServiceID]struct{}
-	retries map[model.ServiceID]*retry
+	// queue holds the numPending Services to apply in the next pass, and others.
+	queue      []*row
+	numPending int
+	retries    map[model.ServiceID]*retry
+	// batches and passes count.
+	batches, passes uint64
 	// stale says that the shadow may differ from the kernel; adopted, that there
 	// was a full pass; nodePending, that rules are to be written anew.
 	stale, adopted, nodePending bool
+	// spare is a transaction to use again.
+	spare *tx
 	// generation is the kernel's, after the last transaction.
 	generation uint32
 	stats      SyncResult
@@ -89,9 +93,10 @@ type Driver struct {
 	syncedOnce sync.Once
 	wake       chan struct{}
 
-	// stateMu guards what follows; it may be taken while mu is held.
+	// stateMu guards what follows; it may be taken while mu is held. It is changed
+	// with both held only, so that either is enough to read.
 	stateMu sync.RWMutex
-	applied map[model.ServiceID]*model.Service
+	rows    map[model.ServiceID]*row
 	errs    map[model.ServiceID]error
 }
 
@@ -126,13 +131,11 @@ func New(opts Options) (*Driver, error) {
 		log:      opts.Log,
 		conn:     conn{netns: opts.Netns, faults: opts.Faults},
 		families: map[model.Family]*family{},
-		desired:  map[model.ServiceID]*model.Service{},
-		pending:  map[model.ServiceID]struct{}{},
 		retries:  map[model.ServiceID]*retry{},
 		stale:    true,
 		synced:   make(chan struct{}),
 		wake:     make(chan struct{}, 1),
-		applied:  map[model.ServiceID]*model.Service{},
+		rows:     map[model.ServiceID]*row{},
 		errs:     map[model.ServiceID]error{},
 	}
 	if d.log == nil {
@@ -168,42 +171,47 @@ func (d *Driver) merge(b *driver.Batch) {
 		}
 		d.node = *b.Node
 	}
+	if len(d.rows) == 0 && len(b.Upsert) > 0 {
+		d.stateMu.Lock()
+		d.rows = make(map[model.ServiceID]*row, len(b.Upsert))
+		d.stateMu.Unlock()
+	}
 	if b.Full {
-		keep := make(map[model.ServiceID]struct{}, len(b.Upsert))
+		d.batches++
 		for i := range b.Upsert {
-			keep[b.Upsert[i].ID] = struct{}{}
+			d.row(b.Upsert[i].ID).batch = d.batches
 		}
-		for id := range d.desired {
-			if _, ok := keep[id]; !ok {
-				d.want(id, nil)
+		for _, r := range d.rows {
+			if r.batch != d.batches && r.desired != nil {
+				d.want(r, nil)
 			}
 		}
 	}
 	for _, id := range b.Delete {
-		d.want(id, nil)
+		d.want(d.row(id), nil)
 	}
 	for i := range b.Upsert {
 		s := b.Upsert[i]
-		d.want(s.ID, &s)
+		d.want(d.row(s.ID), &s)
 	}
 }
 
 // want notes what one Service shall be; nil if it shall go.
-func (d *Driver) want(id model.ServiceID, s *model.Service) {
-	if s == nil {
-		delete(d.desired, id)
-	} else {
-		d.desired[id] = s
-	}
-	delete(d.retries, id)
-	d.pending[id] = struct{}{}
+func (d *Driver) want(r *row, s *model.Service) {
+	r.desired = s
+	delete(d.retries, r.id)
+	d.pend(r)
 }
 
 // State implements [driver.Services].
 func (d *Driver) State(id model.ServiceID) driver.State {
 	d.stateMu.RLock()
 	defer d.stateMu.RUnlock()
-	return driver.State{Applied: d.applied[id], Err: d.errs[id]}
+	s := driver.State{Err: d.errs[id]}
+	if r := d.rows[id]; r != nil {
+		s.Applied = r.applied
+	}
+	return s
 }
 
 // Failures implements [driver.Services].
@@ -220,14 +228,11 @@ func (d *Driver) Failures() map[model.ServiceID]error {
 // succeeded notes that a Service is as it shall be.
 func (d *Driver) succeeded(c change) {
 	d.stateMu.Lock()
-	defer d.stateMu.Unlock()
-	if c.want == nil {
-		delete(d.applied, c.id)
-	} else {
-		d.applied[c.id] = c.want
-	}
-	delete(d.errs, c.id)
-	delete(d.retries, c.id)
+	c.row.applied = c.want
+	delete(d.errs, c.row.id)
+	d.stateMu.Unlock()
+	delete(d.retries, c.row.id)
+	d.forget(c.row)
 }
 
 // failed notes why a Service is not, and when to try again.
@@ -272,14 +277,13 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 		}
 	}
 	for _, f := range d.families {
-		f.forget()
+		f.forget(0)
 	}
-	clear(d.desired)
-	clear(d.pending)
+	d.queue, d.numPending = nil, 0
 	clear(d.retries)
 	d.adopted, d.stale = false, true
 	d.stateMu.Lock()
-	clear(d.applied)
+	clear(d.rows)
 	clear(d.errs)
 	d.stateMu.Unlock()
 	return errors.Join(errs...)

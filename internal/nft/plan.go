@@ -12,7 +12,7 @@ import (
 
 // change is what shall become of one Service; it goes if want is nil.
 type change struct {
-	id   model.ServiceID
+	row  *row
 	want *model.Service
 }
 
@@ -35,9 +35,15 @@ type tx struct {
 	del     [numParts][numSets]elements
 	undo    []func()
 	refUndo []refUndo
+	// planned are the changes so far, ends where each unit of them ends.
+	planned []planned
+	ends    []int
 	key     []byte // scratch
 	data    []byte
 }
+
+// planned are two states of a Service; nil is none.
+type planned struct{ old, new *svc }
 
 type refUndo struct {
 	set  setKind
@@ -109,46 +115,52 @@ func (t *tx) rollback() {
 			delete(t.f.counted[u.set], u.addr)
 		}
 	}
-	t.undo, t.refUndo = nil, nil
+	end := len(t.planned)
+	for i := len(t.ends); i >= 0; i-- {
+		begin := 0
+		if i > 0 {
+			begin = t.ends[i-1]
+		}
+		unit := t.planned[begin:end]
+		for _, p := range unit {
+			t.f.release(p.new)
+		}
+		for _, p := range unit {
+			t.f.claim(p.old)
+		}
+		end = begin
+	}
+	t.undo, t.refUndo, t.planned, t.ends = nil, nil, nil, nil
 }
 
 // plan adds the changes of Services that must be made together. On error, which
 // names one Service, the transaction must be rolled back.
 func (t *tx) plan(unit []change) error {
 	f := t.f
-	type pair struct{ old, new *svc }
-	pairs := make([]pair, 0, len(unit))
+	begin := len(t.planned)
 	for _, c := range unit {
-		p := pair{old: f.services[c.id]}
+		p := planned{old: f.services[c.row]}
 		if c.want != nil {
 			var err error
-			if p.new, err = f.build(c.want, p.old, t); err != nil {
-				return &serviceError{id: c.id, err: err}
+			if p.new, err = f.build(c.row, c.want, p.old, t); err != nil {
+				return &serviceError{id: c.row.id, err: err}
 			}
 			if p.old == nil {
 				// The group is taken at once: the next Service must not get it.
 				f.own(p.new)
-				t.undo = append(t.undo, func() { f.disown(p.new) })
 			}
 		}
+		t.planned = append(t.planned, p)
 		t.replace(p.old, p.new)
-		pairs = append(pairs, p)
 	}
 	// Addresses may move among the Services of the unit: first all go.
-	for _, p := range pairs {
+	for _, p := range t.planned[begin:] {
 		f.release(p.old)
 	}
-	for _, p := range pairs {
+	for _, p := range t.planned[begin:] {
 		f.claim(p.new)
 	}
-	t.undo = append(t.undo, func() {
-		for _, p := range pairs {
-			f.release(p.new)
-		}
-		for _, p := range pairs {
-			f.claim(p.old)
-		}
-	})
+	t.ends = append(t.ends, len(t.planned))
 	return nil
 }
 
@@ -166,7 +178,7 @@ func (f *family) claim(s *svc) {
 	if s == nil {
 		return
 	}
-	f.services[s.id] = s
+	f.services[s.row] = s
 	f.own(s)
 	for _, fr := range s.fronts {
 		f.owner[fr.key] = s
@@ -177,8 +189,8 @@ func (f *family) release(s *svc) {
 	if s == nil {
 		return
 	}
-	if f.services[s.id] == s {
-		delete(f.services, s.id)
+	if f.services[s.row] == s {
+		delete(f.services, s.row)
 	}
 	f.disown(s)
 	for _, fr := range s.fronts {
@@ -452,3 +464,27 @@ type serviceError struct {
 
 func (e *serviceError) Error() string { return fmt.Sprintf("service %s: %v", e.id, e.err) }
 func (e *serviceError) Unwrap() error { return e.err }
+
+// newTx begins a transaction.
+func (d *Driver) newTx(f *family) *tx {
+	t := d.spare
+	d.spare = nil
+	if t == nil {
+		t = &tx{}
+	}
+	t.f = f
+	return t
+}
+
+// reuse keeps the memory of a transaction that is over for the next.
+func (d *Driver) reuse(t *tx) {
+	for p := range numParts {
+		for s := range numSets {
+			t.add[p][s].reset()
+			t.del[p][s].reset()
+		}
+	}
+	clear(t.planned)
+	t.objects, t.undo, t.refUndo, t.planned, t.ends = nil, nil, t.refUndo[:0], t.planned[:0], t.ends[:0]
+	d.spare = t
+}

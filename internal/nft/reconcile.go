@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/fairwaynet/fairway/internal/model"
 	"github.com/mdlayher/netlink"
 )
 
@@ -16,8 +15,10 @@ import (
 // makes it equal to the desired state: at start, after doubts, and as an audit.
 func (d *Driver) reconcile(ctx context.Context) error {
 	// What is pending is part of the whole.
-	for id := range d.desired {
-		d.pending[id] = struct{}{}
+	for _, r := range d.rows {
+		if r.desired != nil {
+			d.pend(r)
+		}
 	}
 	for _, f := range d.families {
 		if err := ctx.Err(); err != nil {
@@ -29,12 +30,12 @@ func (d *Driver) reconcile(ctx context.Context) error {
 	}
 	// Those of no family served, and those that went and that the kernel has not.
 	p := d.newPass(ctx)
-	for _, id := range d.takePending() {
-		if d.desired[id] == nil {
-			delete(d.pending, id)
-			d.noteFlows(change{id: id}, false)
-			d.succeeded(change{id: id})
-		} else if err := p.add(id); err != nil {
+	for _, r := range d.takePending() {
+		if r.desired == nil {
+			d.settled(r)
+			d.noteFlows(change{row: r}, false)
+			d.succeeded(change{row: r})
+		} else if err := p.add(r); err != nil {
 			return err
 		}
 	}
@@ -61,7 +62,7 @@ type repair struct {
 	// leftover are the addresses that nobody wants any more, by group.
 	leftover map[uint32][]front
 	// wanted is who shall have an address.
-	wanted map[frontKey]model.ServiceID
+	wanted map[frontKey]*row
 	// kept are the elements of the endpoints map that belong to a Service.
 	kept map[uint32]map[uint32]struct{}
 }
@@ -71,9 +72,15 @@ func (d *Driver) reconcileFamily(ctx context.Context, f *family) error {
 	if err != nil {
 		return err
 	}
-	r := &repair{d: d, f: f, kernel: kernel, wanted: map[frontKey]model.ServiceID{}, kept: map[uint32]map[uint32]struct{}{}}
+	r := &repair{d: d, f: f, kernel: kernel, wanted: map[frontKey]*row{}, kept: map[uint32]map[uint32]struct{}{}}
 	before := d.stats.Operations
-	f.forget()
+	n := 0
+	for id := range d.rows {
+		if id.Family == f.family {
+			n++
+		}
+	}
+	f.forget(n)
 	f.rules.node = d.node
 	f.rules.plens = nil
 	if err := r.prepare(); err != nil {
@@ -86,9 +93,9 @@ func (d *Driver) reconcileFamily(ctx context.Context, f *family) error {
 	}
 	p := d.newPass(ctx)
 	p.lenient = true
-	for _, id := range d.takePending() {
-		if id.Family == f.family {
-			if err := p.add(id); err != nil {
+	for _, row := range d.takePending() {
+		if row.id.Family == f.family {
+			if err := p.add(row); err != nil {
 				return err
 			}
 		}
@@ -223,9 +230,9 @@ func (f *family) classNumbers() []uint32 {
 // over what source ranges' lengths it knows.
 func (r *repair) rulesRight() bool {
 	f := r.f
-	for id, m := range r.d.desired {
-		if id.Family == f.family {
-			for _, fe := range m.Frontends {
+	for id, row := range r.d.rows {
+		if id.Family == f.family && row.desired != nil {
+			for _, fe := range row.desired.Frontends {
 				f.rules.addLengths(f.rules.ofFamily(fe.SourceRanges))
 			}
 		}

@@ -133,7 +133,7 @@ func (d *Driver) audit(ctx context.Context) error {
 func (d *Driver) nextRetry(failures int) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.pending) > 0 || d.adopted && (d.stale || d.nodePending) {
+	if d.numPending > 0 || d.adopted && (d.stale || d.nodePending) {
 		// The data plane as a whole could not be reached.
 		return min(minRetry<<min(failures, 10), maxRetry)
 	}
@@ -151,10 +151,10 @@ func (d *Driver) retry(ctx context.Context) error {
 	now := time.Now()
 	for id, r := range d.retries {
 		if !r.at.After(now) {
-			d.pending[id] = struct{}{}
+			d.pend(d.row(id))
 		}
 	}
-	if len(d.pending) == 0 && (!d.stale || !d.adopted) && !d.nodePending {
+	if d.numPending == 0 && (!d.stale || !d.adopted) && !d.nodePending {
 		return nil
 	}
 	return d.sync(ctx, false)

@@ -72,7 +72,7 @@ const maxEndpoints = 1 << 16
 
 // svc is what the kernel holds of one Service. It is not changed once made.
 type svc struct {
-	id         model.ServiceID
+	row        *row
 	group      uint32
 	fronts     []front // sorted by key
 	endpoints  [2][]endpoint
@@ -94,7 +94,7 @@ type family struct {
 	*familyLayout
 	rules ruleset
 
-	services map[model.ServiceID]*svc
+	services map[*row]*svc
 	owner    map[frontKey]*svc
 	groups   map[uint32]struct{} // in use
 	classes  map[class]uint32
@@ -110,18 +110,18 @@ type family struct {
 
 func newFamily(l *familyLayout) *family {
 	f := &family{familyLayout: l, rules: ruleset{familyLayout: l, names: l.names(1)}}
-	f.forget()
+	f.forget(0)
 	return f
 }
 
-// forget empties the shadow.
-func (f *family) forget() {
-	f.services = map[model.ServiceID]*svc{}
-	f.owner = map[frontKey]*svc{}
-	f.groups = map[uint32]struct{}{}
+// forget empties the shadow, and makes room for about n Services.
+func (f *family) forget(n int) {
+	f.services = make(map[*row]*svc, n)
+	f.owner = make(map[frontKey]*svc, n)
+	f.groups = make(map[uint32]struct{}, n)
 	f.classes = map[class]uint32{}
 	f.numbers = map[uint32]class{}
-	f.counted[setClusterIPs] = refs{}
+	f.counted[setClusterIPs] = make(refs, n)
 	f.counted[setHairpin] = refs{}
 	f.lastClass = firstClass - 1
 }
@@ -157,12 +157,12 @@ func (f *family) newID(lists ...[]endpoint) uint32 {
 
 // build makes what the kernel shall hold of a Service, as near to what it holds
 // as possible: endpoints that stay keep their places.
-func (f *family) build(m *model.Service, old *svc, t *tx) (*svc, error) {
-	s := &svc{id: m.ID}
+func (f *family) build(r *row, m *model.Service, old *svc, t *tx) (*svc, error) {
+	s := &svc{row: r}
 	if old != nil {
 		s.group = old.group
 	} else {
-		old = &svc{}
+		old = none
 	}
 	if s.group == 0 {
 		s.group = f.newGroup()
@@ -193,6 +193,7 @@ func (f *family) build(m *model.Service, old *svc, t *tx) (*svc, error) {
 		}
 	}
 	s.hairpin = sortedSet(s.hairpin)
+	s.fronts = make([]front, 0, len(m.Frontends))
 	for _, fe := range m.Frontends {
 		if fe.Addr.Unmap().BitLen() != f.addrLen*8 {
 			return nil, fmt.Errorf("frontend %s is not of family %s", fe.Addr, f.family)
@@ -234,7 +235,9 @@ func (f *family) uniqueEndpoints(backends []model.Backend) ([]endpoint, error) {
 		}
 		list = append(list, endpoint{addr: toAddr(b.Addr.Addr()), port: b.Addr.Port()})
 	}
-	if len(list) > 1 {
+	if len(list) <= fewEndpoints {
+		list = uniqueFew(list)
+	} else {
 		seen := make(map[endpoint]struct{}, len(list))
 		list = slices.DeleteFunc(list, func(e endpoint) bool {
 			_, dup := seen[e]
@@ -246,6 +249,19 @@ func (f *family) uniqueEndpoints(backends []model.Backend) ([]endpoint, error) {
 		return nil, fmt.Errorf("%d endpoints: at most %d can be served", len(list), maxEndpoints-1)
 	}
 	return list, nil
+}
+
+// fewEndpoints is up to how many comparing each with each is quicker than a map.
+const fewEndpoints = 16
+
+func uniqueFew(list []endpoint) []endpoint {
+	out := list[:0]
+	for _, e := range list {
+		if !slices.Contains(out, e) {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // arrange orders endpoints so that as many as possible keep the place they have.

@@ -65,45 +65,12 @@ func (d *Driver) applyPending(ctx context.Context) error {
 		d.nodePending = false
 	}
 	p := d.newPass(ctx)
-	for _, id := range d.takePending() {
-		if err := p.add(id); err != nil {
+	for _, r := range d.takePending() {
+		if err := p.add(r); err != nil {
 			return err
 		}
 	}
 	return p.finish()
-}
-
-// takePending gives the pending Services in the order of their names, so that a
-// load is the same each time.
-func (d *Driver) takePending() []model.ServiceID {
-	ids := make([]model.ServiceID, 0, len(d.pending))
-	for id := range d.pending {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, compareID)
-	return ids
-}
-
-func compareID(a, b model.ServiceID) int {
-	for _, c := range []int{
-		compareString(a.Namespace, b.Namespace), compareString(a.Name, b.Name), compareString(a.Port, b.Port),
-		int(a.Protocol) - int(b.Protocol), int(a.Family) - int(b.Family),
-	} {
-		if c != 0 {
-			return c
-		}
-	}
-	return 0
-}
-
-func compareString(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // pass applies Services in bounded transactions.
@@ -113,7 +80,7 @@ type pass struct {
 	// lenient takes a kernel that is not as the shadow says for a fault of the
 	// Service at hand, as it is when all was just read.
 	lenient bool
-	done    map[model.ServiceID]struct{}
+	number  uint64
 	open    map[model.Family]*group
 }
 
@@ -124,35 +91,37 @@ type group struct {
 }
 
 func (d *Driver) newPass(ctx context.Context) *pass {
-	return &pass{d: d, ctx: ctx, done: map[model.ServiceID]struct{}{}, open: map[model.Family]*group{}}
+	d.passes++
+	return &pass{d: d, ctx: ctx, number: d.passes, open: map[model.Family]*group{}}
 }
 
 // add plans a Service and those that must change together with it.
-func (p *pass) add(id model.ServiceID) error {
-	if _, ok := p.done[id]; ok {
+func (p *pass) add(r *row) error {
+	if r.done == p.number {
 		return nil
 	}
-	f := p.d.families[id.Family]
+	f := p.d.families[r.id.Family]
 	if f == nil {
-		delete(p.d.pending, id)
-		if p.d.desired[id] != nil {
-			p.d.failed(id, fmt.Errorf("%s is not served on this node", id.Family))
+		p.d.settled(r)
+		if r.desired != nil {
+			p.d.failed(r.id, fmt.Errorf("%s is not served on this node", r.id.Family))
 		}
+		p.d.forget(r)
 		return nil
 	}
-	unit, err := p.unit(f, id)
+	unit, err := p.unit(f, r)
 	if err != nil {
-		delete(p.d.pending, id)
-		p.done[id] = struct{}{}
-		p.d.failed(id, err)
+		p.d.settled(r)
+		r.done = p.number
+		p.d.failed(r.id, err)
 		return nil
 	}
 	for _, c := range unit {
-		p.done[c.id] = struct{}{}
+		c.row.done = p.number
 	}
 	g := p.open[f.family]
 	if g == nil {
-		g = &group{tx: &tx{f: f}}
+		g = &group{tx: p.d.newTx(f)}
 		p.open[f.family] = g
 	}
 	g.units = append(g.units, unit)
@@ -167,8 +136,8 @@ func (p *pass) add(id model.ServiceID) error {
 }
 
 // unit gives a Service and those it takes an address over from.
-func (p *pass) unit(f *family, id model.ServiceID) ([]change, error) {
-	unit := []change{{id: id, want: p.d.desired[id]}}
+func (p *pass) unit(f *family, r *row) ([]change, error) {
+	unit := []change{{r, r.desired}}
 	for i := 0; i < len(unit); i++ {
 		want := unit[i].want
 		if want == nil {
@@ -177,14 +146,14 @@ func (p *pass) unit(f *family, id model.ServiceID) ([]change, error) {
 		for _, fe := range want.Frontends {
 			key := frontKey{addr: toAddr(fe.Addr), port: fe.Port, proto: want.ID.Protocol}
 			o := f.owner[key]
-			if o == nil || slices.ContainsFunc(unit, func(c change) bool { return c.id == o.id }) {
+			if o == nil || slices.ContainsFunc(unit, func(c change) bool { return c.row == o.row }) {
 				continue
 			}
-			next := p.d.desired[o.id]
+			next := o.row.desired
 			if next != nil && claims(next, key) {
-				return nil, fmt.Errorf("%s port %d is in use by %s", fe.Addr, fe.Port, o.id)
+				return nil, fmt.Errorf("%s port %d is in use by %s", fe.Addr, fe.Port, o.row.id)
 			}
-			unit = append(unit, change{id: o.id, want: next})
+			unit = append(unit, change{o.row, next})
 		}
 	}
 	return unit, nil
@@ -206,19 +175,19 @@ func (p *pass) replan(f *family, g *group, err error) error {
 	delete(p.open, f.family)
 	last := g.units[len(g.units)-1]
 	for _, c := range last {
-		p.fail(c.id, bad)
+		p.fail(c.row, bad)
 	}
 	return p.run(f, g.units[:len(g.units)-1])
 }
 
 // fail notes that a Service failed; others of its unit fail because of it.
-func (p *pass) fail(id model.ServiceID, err error) {
-	delete(p.d.pending, id)
+func (p *pass) fail(r *row, err error) {
+	p.d.settled(r)
 	var s *serviceError
-	if errors.As(err, &s) && s.id == id {
+	if errors.As(err, &s) && s.id == r.id {
 		err = s.err
 	}
-	p.d.failed(id, err)
+	p.d.failed(r.id, err)
 }
 
 // run plans units in one transaction and commits it.
@@ -226,7 +195,7 @@ func (p *pass) run(f *family, units [][]change) error {
 	if len(units) == 0 {
 		return nil
 	}
-	g := &group{tx: &tx{f: f}}
+	g := &group{tx: p.d.newTx(f)}
 	for _, u := range units {
 		g.units = append(g.units, u)
 		if err := g.tx.plan(u); err != nil {
@@ -264,11 +233,12 @@ func (p *pass) commit(g *group) error {
 	case err == nil:
 		for _, u := range g.units {
 			for _, c := range u {
-				delete(d.pending, c.id)
+				d.settled(c.row)
 				d.noteFlows(c, p.lenient && operations > 0)
 				d.succeeded(c)
 			}
 		}
+		d.reuse(g.tx)
 		return nil
 	case !isElementError(err):
 		g.tx.rollback()
@@ -288,7 +258,7 @@ func (p *pass) commit(g *group) error {
 		return p.run(f, g.units[half:])
 	}
 	for _, c := range g.units[0] {
-		p.fail(c.id, err)
+		p.fail(c.row, err)
 	}
 	return nil
 }
@@ -374,12 +344,10 @@ func (d *Driver) commitObjects(msgs ...netlink.Message) error {
 // noteFlows tells the conntrack cleaner what a committed change means for flows.
 // Where the kernel did not hold what was thought, flows may have gone anywhere.
 func (d *Driver) noteFlows(c change, repaired bool) {
-	if c.id.Protocol != model.UDP {
+	if c.row.id.Protocol != model.UDP {
 		return
 	}
-	d.stateMu.RLock()
-	was := d.applied[c.id]
-	d.stateMu.RUnlock()
+	was := c.row.applied
 	if repaired && c.want != nil {
 		d.ct.Changed(nil, c.want)
 	}

@@ -115,17 +115,24 @@ func TestRollback(t *testing.T) {
 			m.Affinity = model.Service{}.Affinity
 			return m
 		}
+		rows := map[model.ServiceID]*row{}
+		rowOf := func(m *model.Service) *row {
+			if rows[m.ID] == nil {
+				rows[m.ID] = &row{id: m.ID}
+			}
+			return rows[m.ID]
+		}
 		state := func() string {
 			return fmt.Sprint(f.services, f.owner, f.groups, f.classes, f.numbers, f.counted, f.rules.plens)
 		}
 		for range 300 {
 			m := service(r.IntN(8))
 			keep := &tx{f: f}
-			if err := keep.plan([]change{{m.ID, m}}); err != nil {
+			if err := keep.plan([]change{{rowOf(m), m}}); err != nil {
 				t.Fatal(err)
 			}
 			same := &tx{f: f}
-			if err := same.plan([]change{{m.ID, m}}); err != nil || !same.empty() {
+			if err := same.plan([]change{{rowOf(m), m}}); err != nil || !same.empty() {
 				t.Fatalf("the same again: %v, %d elements, %d objects", err, same.elements(), len(same.objects))
 			}
 			before := state()
@@ -136,7 +143,7 @@ func TestRollback(t *testing.T) {
 				if r.IntN(3) == 0 {
 					want = nil
 				}
-				if err := drop.plan([]change{{m.ID, want}}); err != nil {
+				if err := drop.plan([]change{{rowOf(m), want}}); err != nil {
 					t.Fatal(err)
 				}
 			}

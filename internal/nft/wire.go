@@ -220,6 +220,15 @@ type elements struct {
 // maxList is where a list of elements ends, well below 64 KiB.
 const maxList = 60 << 10
 
+// listRoom is left before each list for what comes before it in the message.
+const listRoom = 128
+
+// reset empties e and keeps its memory.
+func (e *elements) reset() {
+	e.full, e.n = nil, 0
+	e.cur.b = e.cur.b[:0]
+}
+
 // add appends an element; data is nil for sets and for deletions.
 func (e *elements) add(key, data []byte) {
 	if len(e.cur.b) > maxList {
@@ -228,6 +237,9 @@ func (e *elements) add(key, data []byte) {
 	}
 	e.n++
 	a := &e.cur
+	if len(a.b) == 0 {
+		a.b = append(a.b, make([]byte, listRoom)...)
+	}
 	elem := a.open(unix.NFTA_LIST_ELEM)
 	k := a.open(unix.NFTA_SET_ELEM_KEY)
 	a.raw(unix.NFTA_DATA_VALUE, key)
@@ -249,18 +261,24 @@ func (e *elements) bytes() int {
 	return n
 }
 
-// messages appends one message for each list.
+// messages appends one message for each list. They share memory with e.
 func (e *elements) messages(to []netlink.Message, typ uint16, nfproto byte, set string) []netlink.Message {
 	lists := e.full
 	if len(e.cur.b) > 0 {
 		lists = append(lists[:len(lists):len(lists)], e.cur.b)
 	}
+	if len(lists) == 0 {
+		return to
+	}
+	head := header(nfproto)
+	head.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	head.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+	at := head.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	for _, list := range lists {
-		a := header(nfproto)
-		a.b = append(make([]byte, 0, len(list)+128), a.b...)
-		a.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-		a.str(unix.NFTA_SET_ELEM_LIST_SET, set)
-		a.raw(unix.NFTA_SET_ELEM_LIST_ELEMENTS|nested, list)
+		begin := listRoom - len(head.b)
+		copy(list[begin:], head.b)
+		a := &attrs{b: list[begin:]}
+		a.close(at)
 		flags := netlink.HeaderFlags(0)
 		if typ == unix.NFT_MSG_NEWSETELEM {
 			flags = netlink.Create
