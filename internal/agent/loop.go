@@ -42,8 +42,8 @@ func (a *Agent) loop(ctx context.Context, moved <-chan struct{}) {
 		txn := a.opts.Store.DB.ReadTxn()
 		w := a.follow.collect(txn, a.opts.NodeName, c)
 		if !c.empty() {
-			a.queued(c)
 			a.compile(txn, c)
+			a.seen(c)
 			c.taken()
 		}
 		if backoff == nil && a.dirty() {
@@ -79,12 +79,19 @@ func (a *Agent) loop(ctx context.Context, moved <-chan struct{}) {
 	}
 }
 
-// queued notes that something waits to be applied.
-func (a *Agent) queued(c *changes) {
-	for _, f := range a.families {
-		a.health.queued(f)
+// seen counts changes that were compiled. If they lead to anything, it waits to be
+// applied from now on: a Node's new status, or an annotation, does not.
+func (a *Agent) seen(c *changes) {
+	waits := a.dirty()
+	if waits {
+		for _, f := range a.families {
+			a.health.queued(f)
+		}
+		a.metrics.queued(a.families)
+	} else {
+		c.triggers = nil
 	}
-	a.metrics.queued(a.families, c)
+	a.metrics.seen(c, waits)
 }
 
 // compile renews what is wanted, and notes what of it is pending.
@@ -154,13 +161,22 @@ func (a *Agent) serves(f model.Family) bool { return slices.Contains(a.families,
 // wanted returns all that is wanted, sorted. a.mu is held, or it is called on
 // the goroutine of Run.
 func (a *Agent) wanted() []model.Service {
-	var out []model.Service
+	n := 0
+	for range a.compiler.All() {
+		n++
+	}
+	// The pointers are sorted, and not what is large.
+	all := make([]*model.Service, 0, n)
 	for s := range a.compiler.All() {
 		if a.serves(s.ID.Family) {
-			out = append(out, *s)
+			all = append(all, s)
 		}
 	}
-	slices.SortFunc(out, func(x, y model.Service) int { return compareID(x.ID, y.ID) })
+	slices.SortFunc(all, func(x, y *model.Service) int { return compareID(x.ID, y.ID) })
+	out := make([]model.Service, len(all))
+	for i, s := range all {
+		out[i] = *s
+	}
 	return out
 }
 

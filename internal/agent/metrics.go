@@ -51,7 +51,7 @@ func newMetrics() *metrics {
 		syncFull:    histogram("sync_full_proxy_rules_duration_seconds", "How long it took to apply everything.", syncBuckets),
 		syncPartial: histogram("sync_partial_proxy_rules_duration_seconds", "How long it took to apply only what changed.", syncBuckets),
 		lastSync:    gauge("sync_proxy_rules_last_timestamp_seconds", "When changes were last applied.", family...),
-		lastQueued:  gauge("sync_proxy_rules_last_queued_timestamp_seconds", "When a change was last seen.", family...),
+		lastQueued:  gauge("sync_proxy_rules_last_queued_timestamp_seconds", "When a change that is to be applied was last seen.", family...),
 		programming: histogram("network_programming_duration_seconds",
 			"How long after a change of pods it was applied. It depends on the clocks of this node and of the controllers.", programmingBuckets()),
 		syncFailures:   counter("sync_proxy_rules_nftables_sync_failures_total", "How often changes could not be applied.", family...),
@@ -86,14 +86,22 @@ func programmingBuckets() []float64 {
 	return append(b, prometheus.LinearBuckets(120, 30, 7)...)
 }
 
-func (m *metrics) queued(families []model.Family, c *changes) {
+// queued notes the time from which on something waits to be applied. Alerts compare
+// it with that of the last apply, so it stays where nothing waits.
+func (m *metrics) queued(families []model.Family) {
 	for _, f := range families {
 		m.lastQueued.WithLabelValues(f.String()).SetToCurrentTime()
 	}
+}
+
+// seen counts changes of objects, and those that wait to be applied.
+func (m *metrics) seen(c *changes, waits bool) {
 	m.serviceChanges.Add(float64(c.serviceEvents))
 	m.endpointChanges.Add(float64(c.endpointEvents))
-	m.servicePending.Add(float64(c.serviceEvents))
-	m.endpointPending.Add(float64(c.endpointEvents))
+	if waits {
+		m.servicePending.Add(float64(c.serviceEvents))
+		m.endpointPending.Add(float64(c.endpointEvents))
+	}
 	c.serviceEvents, c.endpointEvents = 0, 0
 }
 
