@@ -16,7 +16,7 @@ lint:
 	go run $(STATICCHECK) ./...
 
 parity: ## as root: the packet table against real kube-proxy and a real kube-apiserver
-	go test -tags parity -timeout 40m ./test/parity/...
+	go test -tags parity -timeout 40m ./test/parity ./test/kube
 
 bench-services: ## as root: Fairway beside kube-proxy; PROFILE=quick|full
 	go run ./test/bench -profile $(or $(PROFILE),quick) -o test/results
