@@ -18,15 +18,20 @@ func intern(s string) string {
 	return unique.Make(s).Value()
 }
 
-func internMap(m map[string]string) map[string]string {
+// internLabels makes labels share what others have as well: all but the names of
+// Services, of which each has its own. It works in place: an assignment replaces
+// the key too.
+func internLabels(m map[string]string) map[string]string {
 	if len(m) == 0 {
 		return nil
 	}
-	out := make(map[string]string, len(m))
 	for k, v := range m {
-		out[intern(k)] = intern(v)
+		if k != discoveryv1.LabelServiceName {
+			v = intern(v)
+		}
+		m[intern(k)] = v
 	}
-	return out
+	return m
 }
 
 // shared are values that many rows point to. Rows are never changed, so that
@@ -88,7 +93,7 @@ func trimMeta(m *metav1.ObjectMeta) {
 	m.Finalizers = nil
 	m.GenerateName = ""
 	m.Namespace = intern(m.Namespace)
-	m.Labels = internMap(m.Labels)
+	m.Labels = internLabels(m.Labels)
 }
 
 func trimService(s *corev1.Service) {
