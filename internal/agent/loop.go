@@ -158,24 +158,18 @@ func (a *Agent) merge(r service.Result) {
 
 func (a *Agent) serves(f model.Family) bool { return slices.Contains(a.families, f) }
 
-// wanted returns all that is wanted, sorted. a.mu is held, or it is called on
-// the goroutine of Run.
-func (a *Agent) wanted() []model.Service {
+// wanted returns all that is wanted, in no order. What it points to never changes.
+// a.mu is held, or it is called on the goroutine of Run.
+func (a *Agent) wanted() []*model.Service {
 	n := 0
 	for range a.compiler.All() {
 		n++
 	}
-	// The pointers are sorted, and not what is large.
-	all := make([]*model.Service, 0, n)
+	out := make([]*model.Service, 0, n)
 	for s := range a.compiler.All() {
 		if a.serves(s.ID.Family) {
-			all = append(all, s)
+			out = append(out, s)
 		}
-	}
-	slices.SortFunc(all, func(x, y *model.Service) int { return compareID(x.ID, y.ID) })
-	out := make([]model.Service, len(all))
-	for i, s := range all {
-		out[i] = *s
 	}
 	return out
 }
@@ -189,7 +183,11 @@ func (a *Agent) batch() driver.Batch {
 		b.Node = a.forAll
 	}
 	if a.full {
-		b.Upsert = a.wanted()
+		all := a.wanted()
+		b.Upsert = make([]model.Service, len(all))
+		for i, s := range all {
+			b.Upsert[i] = *s
+		}
 	} else {
 		for id, svc := range a.pending {
 			if svc == nil {

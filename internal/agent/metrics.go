@@ -132,14 +132,13 @@ func (m *metrics) applied(families []model.Family, b *driver.Batch, took time.Du
 
 // countNoLocal sets the gauges of policies that are Local and find nothing on
 // this node although there are endpoints.
-func (m *metrics) countNoLocal(families []model.Family, all []model.Service) {
+func (m *metrics) countNoLocal(families []model.Family, all []*model.Service) {
 	type key struct {
 		policy string
 		family model.Family
 	}
 	count := map[key]int{}
-	for i := range all {
-		s := &all[i]
+	for _, s := range all {
 		var internal, external bool
 		for j := range s.Frontends {
 			if f := &s.Frontends[j]; f.Action == model.Drop {

@@ -24,7 +24,7 @@ func compareID(x, y model.ServiceID) int {
 }
 
 // snapshot is wanted for other goroutines.
-func (a *Agent) snapshot() []model.Service {
+func (a *Agent) snapshot() []*model.Service {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.wanted()
@@ -34,7 +34,9 @@ func (a *Agent) snapshot() []model.Service {
 // wanted there and what is applied, sorted.
 func (a *Agent) Frontends() []control.Frontend {
 	var out []control.Frontend
-	for _, s := range a.snapshot() {
+	all := a.snapshot()
+	slices.SortFunc(all, func(x, y *model.Service) int { return compareID(x.ID, y.ID) })
+	for _, s := range all {
 		st := a.opts.Driver.State(s.ID)
 		for i := range s.Frontends {
 			f := &s.Frontends[i]
@@ -47,7 +49,7 @@ func (a *Agent) Frontends() []control.Frontend {
 				Node:      a.opts.NodeName,
 				Address:   f.Addr,
 				Port:      f.Port,
-				Desired:   behaviour(&s, f),
+				Desired:   behaviour(s, f),
 			}
 			if st.Applied != nil {
 				if g := findFrontend(st.Applied, f.AddrPort()); g != nil {
@@ -137,13 +139,13 @@ func portField(id model.ServiceID) string {
 }
 
 // states counts Service ports by how far they got.
-func (a *Agent) states(all []model.Service) (applied, pending, failed int) {
-	for i := range all {
-		st := a.opts.Driver.State(all[i].ID)
+func (a *Agent) states(all []*model.Service) (applied, pending, failed int) {
+	for _, s := range all {
+		st := a.opts.Driver.State(s.ID)
 		switch {
 		case st.Err != nil:
 			failed++
-		case st.Applied != nil && equalService(st.Applied, &all[i]):
+		case st.Applied != nil && equalService(st.Applied, s):
 			applied++
 		default:
 			pending++
