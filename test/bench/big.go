@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -10,6 +11,9 @@ import (
 // an API server of its own; and Fairway also from cold.
 func (b *bench) big(ctx context.Context) error {
 	for _, k := range b.bigPlanes {
+		if !slices.Contains(b.planes, k) {
+			continue
+		}
 		if err := b.bigLoad(ctx, k); err != nil {
 			return fmt.Errorf("big, %s: %w", k, err)
 		}

@@ -74,7 +74,7 @@ type bench struct {
 func main() {
 	var b bench
 	name := flag.String("profile", "quick", "quick, full or smoke")
-	only := flag.String("only", "latency,cold,change,big", "what to measure")
+	only := flag.String("only", "latency,cold,change,big,up", "what to measure")
 	planes := flag.String("planes", "fairway,nftables,iptables", "data planes to compare")
 	out := flag.String("o", "test/results", "where to write the results")
 	flag.StringVar(&b.bin.fairway, "fairway", "", "the fairway to run; empty for one built of this tree")
@@ -113,7 +113,7 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	if b.bin.kube, err = kube.Build(ctx); err != nil {
 		return err
 	}
-	if slices.Contains(b.planes, fairway) && b.bin.fairway == "" {
+	if (slices.Contains(b.planes, fairway) || b.does("up")) && b.bin.fairway == "" {
 		if b.bin.fairway, err = kube.BuildFairway(ctx); err != nil {
 			return err
 		}
@@ -126,6 +126,7 @@ func (b *bench) run(ctx context.Context, out string) (err error) {
 	}{
 		{[]string{"latency", "cold", "change"}, b.growing},
 		{[]string{"big"}, b.big},
+		{[]string{"up"}, b.up},
 	} {
 		if !slices.ContainsFunc(part.names, b.does) {
 			continue

@@ -33,6 +33,7 @@ type Results struct {
 	Cold    []Cold    `json:"cold,omitempty"`
 	Change  []Change  `json:"change,omitempty"`
 	Big     []Big     `json:"big,omitempty"`
+	Up      *Up       `json:"up,omitempty"`
 }
 
 // Latency of connect() through one data plane.

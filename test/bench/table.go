@@ -60,6 +60,7 @@ func (r *Results) markdown() string {
 		{"Cold start beside a full API server, median", r.coldTable()},
 		{"A change, from the write to the API server to the first answer, p50 in ms", r.changeTable()},
 		{"Services with many endpoints", r.bigTable()},
+		{"`fairway up -f examples/shop`, in ms", r.upTable()},
 	} {
 		if part.t != nil {
 			fmt.Fprintf(&b, "\n### %s\n\n%s", part.title, part.t)
@@ -229,6 +230,17 @@ func (r *Results) bigTable() *table {
 		t.add(string(x.Plane), x.How, fmt.Sprintf("%d × %d", x.Services, x.Endpoints), seconds, number(x.Waited),
 			number(x.LongestSync), number(x.CPU), number(x.PeakMiB), number(x.ChildMiB))
 	}
+	return t
+}
+
+func (r *Results) upTable() *table {
+	if r.Up == nil {
+		return nil
+	}
+	t := &table{head: []string{"what", "time, ms"}}
+	t.add("from the start to the first answer on localhost", number(r.Up.FirstAnswer))
+	t.add(fmt.Sprintf("from saving an edit to the first answer by it, p50 of %d", r.Up.Edits), number(r.Up.EditP50))
+	t.add("the worst of them", number(r.Up.EditWorst))
 	return t
 }
 
