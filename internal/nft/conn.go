@@ -25,6 +25,10 @@ const wantBuffer = 64 << 20
 // largestBatch bounds a transaction even where the socket would take more.
 const largestBatch = 8 << 20
 
+// keepMemory is how much memory of a transaction is kept for the next: that of the
+// usual ones.
+const keepMemory = 512 << 10
+
 // errUnknown says that nobody knows whether a transaction was committed.
 var errUnknown = errors.New("outcome of the transaction is not known")
 
@@ -122,7 +126,11 @@ func (c *conn) commit(msgs []netlink.Message) error {
 		c.buf = c.append(c.buf, m)
 	}
 	c.buf = c.append(c.buf, batchEdge(unix.NFNL_MSG_BATCH_END))
-	if err := c.send(c.buf); err != nil {
+	err := c.send(c.buf)
+	if cap(c.buf) > keepMemory {
+		c.buf = nil
+	}
+	if err != nil {
 		_ = c.close()
 		return err
 	}

@@ -478,6 +478,9 @@ func (d *Driver) newTx(f *family) *tx {
 
 // reuse keeps the memory of a transaction that is over for the next.
 func (d *Driver) reuse(t *tx) {
+	if t.bytes() > keepMemory {
+		return
+	}
 	for p := range numParts {
 		for s := range numSets {
 			t.add[p][s].reset()
