@@ -81,9 +81,9 @@ func newAgentLogger(e *env, cfg *agent.Config) *slog.Logger {
 }
 
 // gcPercent makes the garbage collector run more often than by default. The heap
-// of an agent is nearly all live: with 10,000 Services of 2 endpoints the process
-// peaks 10 to 15 MiB lower, at about 110, and what the start takes more of CPU is
-// lost in the noise of the measurement (0.75 to 1 cpu-s).
+// of an agent is nearly all live, and changes make little garbage: in the long run
+// half as much is kept for it. A start with 10,000 Services of 2 endpoints peaks at
+// 87 MiB instead of 90, and takes 0.1 s of CPU more; 25 would take 0.3 s more.
 const gcPercent = 50
 
 // runAgent runs an agent on this machine until ctx ends.
