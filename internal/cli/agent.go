@@ -96,7 +96,6 @@ func runAgent(ctx context.Context, cfg *agent.Config, log *slog.Logger) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	log.Info("fairway agent", "version", version(), "node", node)
-	dropProgramPages()
 	client, err := restConfig(cfg)
 	if err != nil {
 		return err
