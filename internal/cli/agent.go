@@ -37,7 +37,7 @@ takes it over without a gap.`,
   fairway agent --config /var/lib/kube-proxy/config.conf`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkKernel(); err != nil {
+			if err := nft.CheckKernel(); err != nil {
 				return err
 			}
 			var cfg agent.Config

@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairwaynet/fairway/internal/model"
+	"github.com/fairwaynet/fairway/internal/nft"
 	"github.com/fairwaynet/fairway/internal/sandbox"
 )
 
@@ -57,7 +57,8 @@ lets ordinary users make namespaces.`,
 			if o.name == "" {
 				o.name = sandboxName(o.paths[0])
 			}
-			if err := checkKernel(); err != nil {
+			// Before anything is made.
+			if err := nft.CheckKernel(); err != nil {
 				return err
 			}
 			code, done, err := sandbox.Enter()
@@ -114,27 +115,6 @@ func sandboxName(path string) string {
 		}
 	}
 	return "sandbox"
-}
-
-// The oldest kernel whose nftables can do what the rules need.
-const minKernelMajor, minKernelMinor = 5, 13
-
-// checkKernel refuses a kernel that is too old, before anything is made.
-func checkKernel() error {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return err
-	}
-	return checkRelease(unix.ByteSliceToString(u.Release[:]))
-}
-
-func checkRelease(release string) error {
-	var major, minor int
-	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n == 2 &&
-		(major < minKernelMajor || major == minKernelMajor && minor < minKernelMinor) {
-		return fmt.Errorf("this kernel is %s; Fairway needs %d.%d or newer", release, minKernelMajor, minKernelMinor)
-	}
-	return nil
 }
 
 // logger writes what matters: warnings, or all with verbose.

@@ -117,7 +117,7 @@ const (
 // New opens a driver. It changes nothing until the first Apply. It fails if the
 // kernel is older than 5.13 or refuses the netlink socket.
 func New(opts Options) (*Driver, error) {
-	if err := checkKernel(); err != nil {
+	if err := CheckKernel(); err != nil {
 		return nil, err
 	}
 	if len(opts.Families) == 0 {

@@ -17,8 +17,9 @@ const (
 // ErrKernel says that the kernel is too old.
 var ErrKernel = errors.New("this kernel is too old")
 
-// checkKernel returns an error if the running kernel is older than 5.13.
-func checkKernel() error {
+// CheckKernel returns an error that wraps ErrKernel if the running kernel is older
+// than 5.13.
+func CheckKernel() error {
 	release, err := kernelRelease()
 	if err != nil {
 		return fmt.Errorf("find out the kernel's version: %w", err)
