@@ -194,7 +194,12 @@ func printTable(cases []services.Case, results map[string]verdicts) {
 	}
 }
 
-const differencesFile = "docs/kube-proxy-differences.md"
+const (
+	differencesFile = "docs/kube-proxy-differences.md"
+	// endOfCases is the heading of what no case of the table can show; its tables
+	// have other columns.
+	endOfCases = "## What packets do not show"
+)
 
 // difference is a row of the document's table.
 type difference struct {
@@ -225,6 +230,9 @@ func readDifferences() (differences, error) {
 	row := regexp.MustCompile("^\\| `([^`]+)` \\| (both|IPv4|IPv6) \\| ([^|]+) \\| ([^|]+) \\|$")
 	var out differences
 	for i, line := range strings.Split(string(b), "\n") {
+		if line == endOfCases {
+			break
+		}
 		if !strings.HasPrefix(line, "| `") {
 			continue
 		}
