@@ -1,0 +1,105 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/fairwaynet/fairway/test/cluster/oci"
+)
+
+// Suite is Kubernetes' own end-to-end test suite.
+type Suite struct {
+	// E2E and Ginkgo are programs: the tests, and what runs them in parallel.
+	E2E, Ginkgo string
+	// Images are files of images that the tests of [sig-network] use, to be
+	// imported on each node.
+	Images []string
+}
+
+// E2E builds the suite of a release of Kubernetes (see Kubernetes). The first
+// time it takes minutes, on top of those of Cluster.
+func E2E(ctx context.Context, kubernetes string, progress io.Writer) (*Suite, error) {
+	r, err := findRelease(kubernetes)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBuilder(ctx, progress)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := b.module(ctx, r.suite())
+	if err != nil {
+		return nil, err
+	}
+	images, err := b.suiteImages(ctx, r, dir)
+	return &Suite{E2E: filepath.Join(dir, "e2e.test"), Ginkgo: filepath.Join(dir, "ginkgo"), Images: []string{images}}, err
+}
+
+// suiteImages writes the suite's images into one file. Programs are in dir.
+func (b *builder) suiteImages(ctx context.Context, r release, dir string) (string, error) {
+	system, err := distribution()
+	if err != nil {
+		return "", err
+	}
+	pause, err := b.pause(ctx)
+	if err != nil {
+		return "", err
+	}
+	coreDNS, err := b.coreDNS(ctx)
+	if err != nil {
+		return "", err
+	}
+	agnhost, regression := filepath.Join(dir, "agnhost"), filepath.Join(dir, "regression-issue-74839")
+	return b.images(ctx, "e2e-images-"+r.name, system, []string{agnhost, regression, pause, coreDNS}, func(ctx context.Context) ([]oci.Image, error) {
+		refs, err := suiteRefs(ctx, filepath.Join(dir, "e2e.test"))
+		if err != nil {
+			return nil, err
+		}
+		source, err := b.moduleDir(ctx, "kube-"+r.name, "k8s.io/kubernetes")
+		if err != nil {
+			return nil, err
+		}
+		files, err := b.debian().closure(ctx, userlandPackages...)
+		if err != nil {
+			return nil, err
+		}
+		u := userland{packages: files}
+		return u.suiteImages(ctx, suitePrograms{
+			agnhost: agnhost, regression: regression, pause: pause, coreDNS: coreDNS,
+			porter: filepath.Join(source, "test/images/agnhost/porter"),
+		}, refs)
+	})
+}
+
+// suiteRefs asks the suite for the images that it uses. The result maps a name
+// without its tag to the full names.
+func suiteRefs(ctx context.Context, e2e string) (map[string][]string, error) {
+	out, err := exec.CommandContext(ctx, e2e, "--list-images").Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s --list-images: %w", e2e, err)
+	}
+	refs := map[string][]string{}
+	for _, ref := range strings.Fields(string(out)) {
+		if colon := strings.LastIndexByte(ref, ':'); colon > 0 {
+			refs[ref[:colon]] = append(refs[ref[:colon]], ref)
+		}
+	}
+	return refs, nil
+}
+
+// moduleDir returns the directory of the source code of a module that one of
+// test/cluster/modules requires.
+func (b *builder) moduleDir(ctx context.Context, in, module string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Dir = filepath.Join(b.root, "test/cluster/modules", in)
+	cmd.Env = goEnviron()
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("find the source code of %s: %w", module, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package tools names what is built from this module, so that "go mod tidy"
+// keeps all that it needs.
+package tools
+
+import (
+	_ "github.com/opencontainers/runc"
+)
