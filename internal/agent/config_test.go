@@ -174,7 +174,7 @@ func TestHostSettings(t *testing.T) {
 	put(filepath.Join(sys, "devices/system/cpu/online"), "0-3,6\n")
 	oom := -999
 	cfg := &Config{OOMScoreAdj: &oom, Conntrack: ConntrackConfig{MaxPerCore: 1000, Min: 2000, TCPEstablishedTimeout: 24 * time.Hour, UDPTimeout: time.Second}}
-	err := ApplyHostSettings(cfg, proc, sys)
+	err := ApplyHostSettings(cfg, proc, sys, nil)
 	for path, want := range map[string]int{
 		filepath.Join(nf, "nf_conntrack_max"):                         5000,
 		filepath.Join(nf, "nf_conntrack_tcp_timeout_established"):     86400,
@@ -186,12 +186,20 @@ func TestHostSettings(t *testing.T) {
 			t.Errorf("%s is %d, want %d (%v, %v)", path, got, want, rerr, err)
 		}
 	}
-	// What cannot be written is told by field, and the rest is done.
-	err = ApplyHostSettings(cfg, filepath.Join(root, "none"), sys)
-	for _, field := range []string{"conntrack.maxPerCore", "conntrack.tcpEstablishedTimeout", "conntrack.udpTimeout", "oomScoreAdj"} {
-		if err == nil || !strings.Contains(err.Error(), field) {
-			t.Errorf("no %s in %v", field, err)
+	// What cannot be written is told by field, and the rest is done: timeouts
+	// by netlink.
+	set := map[string]time.Duration{}
+	err = ApplyHostSettings(cfg, filepath.Join(root, "none"), sys, func(sysctl string, d time.Duration) error {
+		set[sysctl] = d
+		return nil
+	})
+	for field, want := range map[string]bool{"conntrack.maxPerCore": true, "oomScoreAdj": true, "conntrack.tcpEstablishedTimeout": false, "conntrack.udpTimeout": false} {
+		if err == nil || strings.Contains(err.Error(), field) != want {
+			t.Errorf("%s is in the error: %t, want %t: %v", field, !want, want, err)
 		}
+	}
+	if set["nf_conntrack_tcp_timeout_established"] != 24*time.Hour || set["nf_conntrack_udp_timeout"] != time.Second {
+		t.Errorf("set by netlink: %v", set)
 	}
 }
 

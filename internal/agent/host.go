@@ -17,11 +17,12 @@ const maxConntrack = 1 << 20
 
 // ApplyHostSettings sets what the configuration asks for of the machine itself:
 // the limits and timeouts of connection tracking, and the process's share of an
-// out-of-memory kill. proc is "/proc". What the kernel does not allow (in a
+// out-of-memory kill. proc is "/proc"; setTimeout sets one of conntrack's timeouts
+// where its file cannot be written. What the kernel does not allow (in a
 // container without the right, say) is returned as errors; nothing depends on
 // them.
-func ApplyHostSettings(c *Config, proc, sys string) error {
-	h := host{proc: proc, sys: sys}
+func ApplyHostSettings(c *Config, proc, sys string, setTimeout func(sysctl string, d time.Duration) error) error {
+	h := host{proc: proc, sys: sys, setTimeout: setTimeout}
 	h.conntrack(&c.Conntrack)
 	if c.OOMScoreAdj != nil {
 		h.write(filepath.Join(proc, "self/oom_score_adj"), *c.OOMScoreAdj, "oomScoreAdj")
@@ -30,8 +31,9 @@ func ApplyHostSettings(c *Config, proc, sys string) error {
 }
 
 type host struct {
-	proc, sys string
-	errs      []error
+	proc, sys  string
+	setTimeout func(sysctl string, d time.Duration) error
+	errs       []error
 }
 
 func (h *host) conntrack(c *ConntrackConfig) {
@@ -57,7 +59,7 @@ func (h *host) conntrack(c *ConntrackConfig) {
 		{"nf_conntrack_udp_timeout_stream", "conntrack.udpStreamTimeout", c.UDPStreamTimeout},
 	} {
 		if t.d > 0 {
-			h.write(filepath.Join(dir, t.file), int(t.d/time.Second), t.field)
+			h.writeTimeout(dir, t.file, t.field, t.d)
 		}
 	}
 	if c.TCPBeLiberal {
@@ -113,6 +115,22 @@ func (h *host) write(path string, value int, field string) {
 	}
 	if err := os.WriteFile(path, []byte(strconv.Itoa(value)), 0o644); err != nil {
 		h.errs = append(h.errs, fmt.Errorf("%s: %w", field, err))
+	}
+}
+
+// writeTimeout sets a timeout by its file, or else by netlink: in a container that
+// is not privileged the file is read-only, and NET_ADMIN is enough for netlink.
+func (h *host) writeTimeout(dir, file, field string, d time.Duration) {
+	path, seconds := filepath.Join(dir, file), int(d/time.Second)
+	if now, err := readInt(path); err == nil && now == seconds {
+		return
+	}
+	fileErr := os.WriteFile(path, []byte(strconv.Itoa(seconds)), 0o644)
+	if fileErr == nil {
+		return
+	}
+	if err := h.setTimeout(file, d); err != nil {
+		h.errs = append(h.errs, fmt.Errorf("%s: %w; %w", field, fileErr, err))
 	}
 }
 

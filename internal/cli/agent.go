@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/fairwaynet/fairway/internal/agent"
+	"github.com/fairwaynet/fairway/internal/conntrack"
 	"github.com/fairwaynet/fairway/internal/control"
 	"github.com/fairwaynet/fairway/internal/model"
 	"github.com/fairwaynet/fairway/internal/nft"
@@ -100,7 +101,7 @@ func runAgent(ctx context.Context, cfg *agent.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := agent.ApplyHostSettings(cfg, "/proc", "/sys"); err != nil {
+	if err := agent.ApplyHostSettings(cfg, "/proc", "/sys", conntrack.SetTimeout); err != nil {
 		log.Warn("not everything could be set on this machine", "err", err)
 	}
 	if cfg.Families == nil {
