@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/fairwaynet/fairway/test/pki"
 )
 
 // Options say where a Cluster runs.
@@ -134,11 +136,11 @@ func (c *Cluster) get(ctx context.Context, url string) error {
 }
 
 func (c *Cluster) prepareAPIServer(port int) error {
-	ca, err := newAuthority()
+	ca, err := pki.NewAuthority()
 	if err != nil {
 		return err
 	}
-	if err := ca.writeServerFiles(c.dir, net.IPv4(127, 0, 0, 1), c.opts.Addr.AsSlice()); err != nil {
+	if err := writeServerFiles(ca, c.dir, net.IPv4(127, 0, 0, 1), c.opts.Addr.AsSlice()); err != nil {
 		return err
 	}
 	server := "https://" + netip.AddrPortFrom(c.opts.Addr, uint16(port)).String()
@@ -147,7 +149,7 @@ func (c *Cluster) prepareAPIServer(port int) error {
 		c.Kubeconfig:      {CommonName: "admin", Organization: []string{"system:masters"}},
 		c.ProxyKubeconfig: {CommonName: "system:kube-proxy"},
 	} {
-		b, err := ca.kubeconfig(server, user)
+		b, err := ca.Kubeconfig(server, user)
 		if err != nil {
 			return err
 		}

@@ -2,9 +2,7 @@ module github.com/fairwaynet/fairway/test/cluster/modules/etcd
 
 go 1.26.0
 
-require (
-	go.etcd.io/etcd/server/v3 v3.7.3
-)
+require go.etcd.io/etcd/server/v3 v3.7.3
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -23,6 +21,7 @@ require (
 	github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus v1.1.0 // indirect
 	github.com/grpc-ecosystem/go-grpc-middleware/v2 v2.3.3 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.29.0 // indirect
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/jonboulle/clockwork v0.5.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/prometheus/client_golang v1.23.2 // indirect
