@@ -72,8 +72,11 @@ func Cluster(ctx context.Context, kubernetes string, progress io.Writer) (*Set, 
 		return nil, err
 	}
 	images, err := b.clusterImages(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s.Images = []string{images}
-	return s, err
+	return s, nil
 }
 
 // KubeAPI builds what tests need that have no nodes, from the newest release:

@@ -187,6 +187,8 @@ func unpack(ctx context.Context, dir string) error {
 	if out, err := exec.CommandContext(ctx, "dpkg", "-x", dir+".deb", tmp).CombinedOutput(); err != nil {
 		return fmt.Errorf("unpack %s.deb: %w\n%s", dir, err, out)
 	}
+	// The directory has the time that is in the package.
+	used(tmp)
 	if err := os.Rename(tmp, dir); err != nil {
 		return err
 	}

@@ -36,7 +36,10 @@ func E2E(ctx context.Context, kubernetes string, progress io.Writer) (*Suite, er
 		return nil, err
 	}
 	images, err := b.suiteImages(ctx, r, dir)
-	return &Suite{E2E: filepath.Join(dir, "e2e.test"), Ginkgo: filepath.Join(dir, "ginkgo"), Images: []string{images}}, err
+	if err != nil {
+		return nil, err
+	}
+	return &Suite{E2E: filepath.Join(dir, "e2e.test"), Ginkgo: filepath.Join(dir, "ginkgo"), Images: []string{images}}, nil
 }
 
 // suiteImages writes the suite's images into one file. Programs are in dir.
