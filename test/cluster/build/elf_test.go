@@ -2,7 +2,6 @@ package build
 
 import (
 	"bytes"
-	"context"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -118,45 +117,5 @@ func TestFindStopsInALoopOfLinks(t *testing.T) {
 	must(t, errors.Join(os.Symlink("b", filepath.Join(dir, "a")), os.Symlink("a", filepath.Join(dir, "b"))))
 	if file, err := (packages{dir}).find("/a"); err == nil {
 		t.Errorf("found %s", file)
-	}
-}
-
-func TestDebianPackagesAreReadFromWhatAptPrints(t *testing.T) {
-	const out = `'http://deb.debian.org/debian/pool/main/b/busybox/busybox_1.35.0-4%2bdeb12u1%2bb1_amd64.deb' busybox_1%3a1.35.0-4+deb12u1+b1_amd64.deb 452120 SHA256:4b35
-Reading package lists...
-'http://deb.debian.org/debian/pool/main/n/netbase/netbase_6.4_all.deb' netbase_6.4_all.deb 12800 MD5Sum:8142
-`
-	var got []string
-	for _, m := range deb.FindAllStringSubmatch(out, -1) {
-		got = append(got, m[1:]...)
-	}
-	want := []string{"busybox_1%3a1.35.0-4+deb12u1+b1_amd64", "busybox", "1%3a1.35.0-4+deb12u1+b1", "netbase_6.4_all", "netbase", "6.4"}
-	if !slices.Equal(got, want) {
-		t.Errorf("read %q, want %q", got, want)
-	}
-}
-
-func TestSetFindsWhatItHas(t *testing.T) {
-	one, two := t.TempDir(), t.TempDir()
-	must(t, os.WriteFile(filepath.Join(two, "etcd"), nil, 0o755))
-	s := Set{Dirs: []string{one, two}}
-	if path, err := s.Lookup("etcd"); err != nil || path != filepath.Join(two, "etcd") || s.Bin("etcd") != path {
-		t.Errorf("%s, %v", path, err)
-	}
-	if _, err := s.Lookup("nothing"); err == nil || !strings.Contains(err.Error(), "nothing") {
-		t.Errorf("the error is %v", err)
-	}
-	if s.PATH() != one+":"+two {
-		t.Errorf("PATH is %s", s.PATH())
-	}
-}
-
-func TestUnknownReleaseNamesThoseThatThereAre(t *testing.T) {
-	_, err := Cluster(context.Background(), "1.12", t.Output())
-	if err == nil || !strings.Contains(err.Error(), "1.37") || !strings.Contains(err.Error(), "1.35") {
-		t.Errorf("the error is %v", err)
-	}
-	if k := Kubernetes(); k[0] != "1.37" || !strings.HasPrefix(Newest, "v1.37.") {
-		t.Errorf("the newest is %s, %s", k[0], Newest)
 	}
 }
