@@ -33,6 +33,13 @@ var lbPools = map[corev1.IPFamily]netip.Prefix{
 	corev1.IPv6Protocol: netip.MustParsePrefix("fd00:99::1:0/112"),
 }
 
+// lbClients are the addresses that clients of load balancers have: those of the
+// outside world, not of the nodes' network.
+var lbClients = map[corev1.IPFamily]netip.Addr{
+	corev1.IPv4Protocol: netip.MustParseAddr("192.0.2.1"),
+	corev1.IPv6Protocol: netip.MustParseAddr("2001:db8::1"),
+}
+
 const (
 	// lbFinalizer is the name that Kubernetes' own service controller uses.
 	lbFinalizer = "service.kubernetes.io/load-balancer-cleanup"
@@ -85,6 +92,9 @@ func serveLoadBalancers(ctx context.Context, env addonsEnv) error {
 		}); err != nil {
 			return err
 		}
+	}
+	if err := addClients(env.Families); err != nil {
+		return err
 	}
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
@@ -327,7 +337,7 @@ func (lb *loadBalancers) route(wanted map[netip.Addr]netip.Addr) error {
 			continue
 		}
 		r := lbRoute(a)
-		r.Gw = node.AsSlice()
+		r.Gw, r.Src = node.AsSlice(), lbClients[familyOf(a)].AsSlice()
 		if err := netlink.RouteReplace(r); err != nil {
 			errs = append(errs, fmt.Errorf("route %s via %s: %w", a, node, err))
 			continue
@@ -345,6 +355,29 @@ func (lb *loadBalancers) route(wanted map[netip.Addr]netip.Addr) error {
 		delete(lb.via, a)
 	}
 	return errors.Join(errs...)
+}
+
+// addClients gives the clients' addresses to this network namespace.
+func addClients(families []string) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("look for lo: %w", err)
+	}
+	for _, family := range families {
+		a := lbClients[corev1.IPFamily(family)]
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD}
+		if err := netlink.AddrReplace(lo, addr); err != nil {
+			return fmt.Errorf("add %s to lo: %w", a, err)
+		}
+	}
+	return nil
+}
+
+func familyOf(a netip.Addr) corev1.IPFamily {
+	if a.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
 }
 
 func lbRoute(a netip.Addr) *netlink.Route {
