@@ -18,7 +18,7 @@ import (
 // own nc to that in the path.
 var userlandPackages = []string{
 	"bash", "bind9-dnsutils", "busybox", "conntrack", "curl", "iperf", "iproute2", "libc-bin", "libgcc-s1",
-	"netcat-openbsd", "nginx", "socat",
+	"netcat-openbsd", "nginx", "socat", "wget",
 }
 
 // toolPaths are the programs that pods of the suite run, besides busybox: where
@@ -33,6 +33,7 @@ var toolPaths = map[string]string{
 	"/usr/bin/nc":         "/bin/nc.openbsd",
 	"/usr/bin/socat":      "/usr/bin/socat",
 	"/usr/bin/ss":         "/bin/ss",
+	"/usr/bin/wget":       "/usr/bin/wget", // that of Debian's busybox crashes on -T
 	"/usr/sbin/conntrack": "/usr/sbin/conntrack",
 	"/usr/sbin/ip":        "/bin/ip",
 }
@@ -103,6 +104,8 @@ func (u userland) applets(ctx context.Context, at string) ([]string, error) {
 // tools is a layer of what the suite runs in pods.
 func (u userland) tools(base *oci.Layer) (*oci.Layer, error) {
 	l := &oci.Layer{}
+	// As busybox does: what runs it tries again by itself.
+	l.Text("/etc/wgetrc", "tries = 1\n")
 	return l, u.programs(l, base, toolPaths)
 }
 
