@@ -127,6 +127,10 @@ func (env addonsEnv) agent() ([]*unstructured.Unstructured, error) {
 		return nil, fmt.Errorf("deploy/agent.yaml: the container has no env to set of %v", values)
 	}
 	container["env"] = variables
+	// Kubernetes' own test of a Service proxy that is restarted looks for this.
+	if err := unstructured.SetNestedField(set.Object, "kube-proxy", "spec", "template", "metadata", "labels", "k8s-app"); err != nil {
+		return nil, err
+	}
 	return objects, unstructured.SetNestedSlice(set.Object, containers, "spec", "template", "spec", "containers")
 }
 
