@@ -69,8 +69,8 @@ func (c *Config) proxyConfig() ([]byte, error) {
 		"metricsBindAddress": at("10249"),
 		"healthzBindAddress": at("10256"),
 		"oomScoreAdj":        0,
-		// The sizes and times of conntrack are the machine's, not the node's.
-		"conntrack": object{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+		// The size of conntrack's table is the machine's; its timeouts are the node's.
+		"conntrack": object{"maxPerCore": 0, "min": 0},
 	}
 	return yaml.Marshal(o)
 }
