@@ -157,7 +157,11 @@ func (m *machine) restart(name string) error {
 	if d == nil {
 		return fmt.Errorf("%s does not run here, or not yet: see %s", name, m.cfg.logFile("init"))
 	}
-	return d.restart()
+	if err := d.restart(); err != nil || name != "containerd" {
+		return err
+	}
+	// A kubelet that asks too early notes an unknown runtime for some time.
+	return waitForCRI(context.Background())
 }
 
 // importImage imports an archive on request.

@@ -149,7 +149,8 @@ func (n *Node) Booted(ctx context.Context) error { return n.call(ctx, "Booted", 
 
 // Restart ends a daemon as systemd would (SIGTERM, and after ten seconds
 // SIGKILL) and starts it again. daemon is containerd, kubelet or kube-proxy. It
-// returns when the new process runs; containers are left alone.
+// returns when the new process runs, and in the case of containerd serves;
+// containers are left alone.
 func (n *Node) Restart(daemon string) error {
 	return n.call(context.Background(), "Restart", daemon)
 }
