@@ -139,7 +139,7 @@ func (lb *loadBalancers) reconcile(ctx context.Context) error {
 			err = nil // someone else wrote it: the next event brings what it is now
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("Service %s/%s: %w", s.Namespace, s.Name, err))
+			errs = append(errs, fmt.Errorf("service %s/%s: %w", s.Namespace, s.Name, err))
 		}
 		for _, a := range addrs {
 			if node := choose(a, lb.via[a], healthy[healthPort(s)]); node.IsValid() {
