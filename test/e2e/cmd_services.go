@@ -18,7 +18,7 @@ import (
 type servicesFlags struct {
 	proxies, families []string
 	kubernetes        string
-	nodes, procs      int
+	procs             int
 	focus             string
 	smoke             bool
 	kill, timeout     time.Duration
@@ -41,7 +41,6 @@ func newServices() *cobra.Command {
 	fs.StringSliceVar(&f.proxies, "proxy", []string{"fairway", "nftables"}, "Service proxies: fairway, nftables, iptables")
 	fs.StringSliceVar(&f.families, "ip-family", []string{"ipv4", "ipv6", "dual"}, "families of the clusters")
 	fs.StringVar(&f.kubernetes, "kubernetes", build.Kubernetes()[0], "version of Kubernetes: "+strings.Join(build.Kubernetes(), ", "))
-	fs.IntVar(&f.nodes, "nodes", 6, "nodes of a cluster; six are three zones of two nodes, which some specs want")
 	fs.IntVar(&f.procs, "procs", defaultProcs, "specs that run at a time")
 	fs.StringVar(&f.focus, "focus", "", "run only specs whose name matches this pattern; the summary stays as it is")
 	fs.BoolVar(&f.smoke, "smoke", false, "run only the quick specs of smoke.yaml: dual stack, Fairway, with kills")
@@ -67,7 +66,6 @@ func (f *servicesFlags) run(cmd *cobra.Command) error {
 		for flag, set := range map[string]func(){
 			"proxy":      func() { f.proxies = []string{"fairway"} },
 			"ip-family":  func() { f.families = []string{"dual"} },
-			"nodes":      func() { f.nodes = 3 },
 			"kill-agent": func() { f.kill = 5 * time.Second },
 			"timeout":    func() { f.timeout = 10 * time.Minute },
 		} {
@@ -112,7 +110,7 @@ func (f *servicesFlags) run(cmd *cobra.Command) error {
 		only = func(name string) bool { return slices.Contains(smoke, name) }
 	}
 	r := &runner{
-		suite: suite, rules: rules, names: names, only: only, nodes: f.nodes, procs: f.procs, timeout: f.timeout,
+		suite: suite, rules: rules, names: names, only: only, procs: f.procs, timeout: f.timeout,
 		kill: f.kill, keep: f.keep, out: f.out, command: "go run ./test/e2e " + strings.Join(os.Args[1:], " "), log: log,
 	}
 	var results []*Result

@@ -82,7 +82,12 @@ func TestJudge(t *testing.T) {
 		}},
 	} {
 		r := &Result{target: target{"1.37", "dual", "nftables"}}
-		if err := r.judge(mustRules(t, c.rules), all, c.report); err != nil {
+		var reports []*ginkgoReport
+		if c.report != nil {
+			// Of a second cluster, where none of these ran.
+			reports = []*ginkgoReport{c.report, {RunTime: time.Second, SuiteConfig: struct{ RandomSeed int64 }{8}}}
+		}
+		if err := r.judge(mustRules(t, c.rules), all, reports); err != nil {
 			t.Fatal(err)
 		}
 		// The report's own problem, that the suite's set-up failed on a process.
@@ -92,6 +97,9 @@ func TestJudge(t *testing.T) {
 		}
 		if !slices.Equal(problems, c.problems) {
 			t.Errorf("%s: %s", c.name, strings.Join(problems, "\n"))
+		}
+		if c.report != nil && (r.Seconds != 62 || !slices.Equal(r.Seed, []int64{7, 8})) {
+			t.Errorf("%s: %v s, seeds %v", c.name, r.Seconds, r.Seed)
 		}
 		if len(r.Specs) != len(all) {
 			t.Errorf("%s: %d specs", c.name, len(r.Specs))

@@ -40,12 +40,11 @@ type Result struct {
 	Version string `json:"version"` // of the suite, "v1.37.2"
 	Date    string `json:"date"`
 	Command string `json:"command"`
-	// UpSeconds is how long the cluster took to be ready, Seconds the suite.
+	// UpSeconds is how long clusters took to be ready, Seconds the specs on them.
 	UpSeconds float64 `json:"upSeconds"`
 	Seconds   float64 `json:"seconds"`
-	Nodes     int     `json:"nodes"`
 	Procs     int     `json:"procs"`
-	Seed      int64   `json:"seed"`
+	Seed      []int64 `json:"seed"` // of the order of specs, one a cluster
 	// Kills is how often an agent was killed while specs ran, every KillEvery.
 	Kills     int    `json:"agentKills,omitempty"`
 	KillEvery string `json:"killEvery,omitempty"`
@@ -58,16 +57,22 @@ type Result struct {
 const maxMessage = 4000
 
 // judge enters the outcome of each spec that was to run, and as problems what is
-// neither passed nor foreseen by the rules. Without a report nothing did run.
-func (r *Result) judge(rules *rules, run []string, report *ginkgoReport) error {
+// neither passed nor foreseen by the rules. What no report tells of did not run.
+func (r *Result) judge(rules *rules, run []string, reports []*ginkgoReport) error {
 	byName := map[string]*ginkgoSpec{}
-	if report != nil {
-		var err error
-		if _, byName, err = report.specs(); err != nil {
+	for _, report := range reports {
+		_, specs, err := report.specs()
+		if err != nil {
 			return err
 		}
+		for name, s := range specs {
+			if s.outcome() != notRun {
+				byName[name] = s
+			}
+		}
 		r.Problems = append(r.Problems, report.failures()...)
-		r.Seconds, r.Seed = report.RunTime.Seconds(), report.SuiteConfig.RandomSeed
+		r.Seconds += report.RunTime.Seconds()
+		r.Seed = append(r.Seed, report.SuiteConfig.RandomSeed)
 	}
 	for _, name := range run {
 		s := Spec{Name: name, Outcome: notRun}

@@ -34,6 +34,8 @@ type rule struct {
 type rules struct {
 	// LeftOut are not run.
 	LeftOut []*rule `json:"leftOut"`
+	// Wide are run on a cluster of wideNodes.
+	Wide []*rule `json:"wide"`
 	// Skips are run, and skip themselves.
 	Skips []*rule `json:"skips"`
 	// KnownFailures fail with a peer of Fairway.
@@ -58,7 +60,7 @@ func parseRules(file []byte) (*rules, error) {
 	return r, nil
 }
 
-func (r *rules) all() []*rule { return slices.Concat(r.LeftOut, r.Skips, r.KnownFailures) }
+func (r *rules) all() []*rule { return slices.Concat(r.LeftOut, r.Wide, r.Skips, r.KnownFailures) }
 
 func (r *rule) String() string { return fmt.Sprintf("%q", r.Spec+r.Match) }
 
@@ -116,7 +118,7 @@ func (r *rules) check(names []string, kubernetes string) error {
 				used[row] = true
 				continue
 			}
-			for _, list := range [][]*rule{r.Skips, r.KnownFailures} {
+			for _, list := range [][]*rule{r.Wide, r.Skips, r.KnownFailures} {
 				if row := first(list, name, t); row != nil {
 					used[row] = true
 				}
@@ -149,6 +151,29 @@ func (r *rules) plan(names []string, t target) (run []string, out []Spec) {
 		run = append(run, name)
 	}
 	return run, out
+}
+
+// How many nodes a cluster has. Most specs take longer the more there are, as they
+// try until each node has answered; few want two nodes in each of three zones.
+const usualNodes, wideNodes = 3, 6
+
+// group is specs that run on a cluster of so many nodes.
+type group struct {
+	nodes int
+	names []string
+}
+
+// groups divides specs by the cluster that they run on.
+func (r *rules) groups(names []string, t target) (all []group) {
+	usual, wide := group{nodes: usualNodes}, group{nodes: wideNodes}
+	for _, name := range names {
+		g := &usual
+		if first(r.Wide, name, t) != nil {
+			g = &wide
+		}
+		g.names = append(g.names, name)
+	}
+	return slices.DeleteFunc([]group{usual, wide}, func(g group) bool { return len(g.names) == 0 })
 }
 
 // parseSmoke returns the names in smoke.yaml; each must be one of names.

@@ -11,6 +11,8 @@ leftOut:
   - {match: '^Netpol ', reason: no policies}
   - {match: 'DualStack', families: [ipv4, ipv6], reason: one family}
   - {spec: 'Services should restart [Disruptive]', proxies: [nftables], reason: a process}
+wide:
+  - {match: 'wants the', reason: more room}
 skips:
   - {match: 'wants the moon', reason: no moon}
 knownFailures:
@@ -56,6 +58,18 @@ func TestPlan(t *testing.T) {
 		if !slices.Equal(names, c.out) || len(run) != c.runs {
 			t.Errorf("%s: left out %q, run %q", c.at, names, run)
 		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	r := mustRules(t, someRules)
+	got := r.groups(someNames[3:], target{"1.37", "dual", "fairway"})
+	if len(got) != 2 || got[0].nodes != 3 || !slices.Equal(got[0].names, []string{someNames[3], someNames[5]}) ||
+		got[1].nodes != 6 || !slices.Equal(got[1].names, someNames[4:5]) {
+		t.Errorf("%v", got)
+	}
+	if got := r.groups(someNames[3:4], target{"1.37", "dual", "fairway"}); len(got) != 1 {
+		t.Errorf("%v", got)
 	}
 }
 

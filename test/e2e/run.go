@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +22,6 @@ type runner struct {
 	rules   *rules
 	names   []string // all specs of the area
 	only    func(name string) bool
-	nodes   int
 	procs   int
 	timeout time.Duration
 	kill    time.Duration // with Fairway; 0: no kills
@@ -31,62 +31,56 @@ type runner struct {
 	log     io.Writer // progress
 }
 
-// run brings a cluster up, runs the specs on it and takes it down again. An error
-// means that there is no result; what specs did is in the result.
-func (r *runner) run(ctx context.Context, t target) (res *Result, err error) {
-	begun := time.Now()
+// run brings clusters up, runs the specs on them and takes them down again. An
+// error means that there is no result; what specs did is in the result.
+func (r *runner) run(ctx context.Context, t target) (*Result, error) {
 	suite, err := build.E2E(ctx, t.Kubernetes, r.log)
 	if err != nil {
 		return nil, err
 	}
-	res = &Result{
-		target: t, Suite: r.suite, Date: begun.UTC().Format("2006-01-02 15:04 UTC"), Command: r.command,
-		Nodes: r.nodes, Procs: r.procs,
+	res := &Result{
+		target: t, Suite: r.suite, Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"), Command: r.command, Procs: r.procs,
 	}
 	if res.Version, err = version(ctx, suite); err != nil {
 		return nil, err
 	}
-	run, out := r.rules.plan(r.names, t)
-	var chosen []string
-	for _, name := range run {
+	all, out := r.rules.plan(r.names, t)
+	var names []string
+	for _, name := range all {
 		if r.only(name) {
-			chosen = append(chosen, name)
+			names = append(names, name)
 		}
 	}
-	if len(chosen) == 0 {
+	if len(names) == 0 {
 		return nil, fmt.Errorf("no spec is to be run: all that were asked for are left out on %s", t)
 	}
-
-	name := t.cluster(r.suite)
-	begun = time.Now()
-	progress(r.log, "%s: bring up cluster %s of %d nodes", t, name, r.nodes)
-	cluster, err := k8s.Up(ctx, k8s.Options{
-		Name: name, Nodes: r.nodes, Proxy: t.Proxy, IPFamily: t.Family, Kubernetes: t.Kubernetes, Images: suite.Images,
-	}, r.log)
-	if !r.keep {
-		defer func() {
-			// Also after an interrupt.
-			down, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-			defer cancel()
-			if downErr := k8s.Down(down, name); err == nil && downErr != nil {
-				res, err = nil, downErr
-			}
-		}()
-	}
+	log, err := os.Create(filepath.Join(r.out, t.name(r.suite)+".log"))
 	if err != nil {
 		return nil, err
 	}
-	res.UpSeconds = time.Since(begun).Seconds()
-
-	report, err := r.specs(ctx, cluster, suite, res, chosen)
-	if ctx.Err() != nil {
-		return nil, ctx.Err() // half a run is no result
+	defer log.Close()
+	progress(r.log, "%s: %d specs, %d at a time; all their output goes to %s", t, len(names), r.procs, log.Name())
+	p := &part{runner: r, suite: suite, res: res, total: len(names), output: log}
+	var reports []*ginkgoReport
+	for _, g := range r.rules.groups(names, t) {
+		report, err := p.run(ctx, g)
+		if ctx.Err() != nil {
+			return nil, ctx.Err() // half a run is no result
+		}
+		if err != nil {
+			res.problem("on %d nodes: %v", g.nodes, err)
+		} else {
+			reports = append(reports, report)
+		}
 	}
-	if err != nil {
-		res.problem("%v", err)
-	}
-	if err := res.judge(r.rules, chosen, report); err != nil {
+	if err := res.judge(r.rules, names, reports); err != nil {
 		return nil, err
+	}
+	if r.kill > 0 && t.Proxy == "fairway" {
+		res.KillEvery = r.kill.String()
+		if res.Kills == 0 {
+			res.problem("no agent was killed, though one should have been every %s", r.kill)
+		}
 	}
 	if r.suite == "services" {
 		res.Specs = append(res.Specs, out...)
@@ -94,61 +88,94 @@ func (r *runner) run(ctx context.Context, t target) (res *Result, err error) {
 	return res, res.write(r.out)
 }
 
-// specs runs specs on a cluster, with kills if they are asked for.
-func (r *runner) specs(ctx context.Context, cluster *k8s.Cluster, suite *build.Suite, res *Result, names []string) (*ginkgoReport, error) {
+// part runs the specs of one target, group by group.
+type part struct {
+	*runner
+	suite                *build.Suite
+	res                  *Result
+	total, ended, failed int       // specs
+	output               io.Writer // of the specs
+}
+
+// run brings up a cluster for a group of specs, and runs them.
+func (p *part) run(ctx context.Context, g group) (report *ginkgoReport, err error) {
+	t := p.res.target
+	name := t.cluster(p.res.Suite)
+	if g.nodes != usualNodes {
+		name += fmt.Sprintf("-%d", g.nodes)
+	}
+	began := time.Now()
+	progress(p.log, "%s: bring up cluster %s of %d nodes for %d specs", t, name, g.nodes, len(g.names))
+	cluster, err := k8s.Up(ctx, k8s.Options{
+		Name: name, Nodes: g.nodes, Proxy: t.Proxy, IPFamily: t.Family, Kubernetes: t.Kubernetes, Images: p.suite.Images,
+	}, p.log)
+	if err != nil {
+		return nil, err
+	}
+	if !p.keep {
+		defer func() {
+			// Also after an interrupt.
+			down, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+			defer cancel()
+			err = errors.Join(err, k8s.Down(down, name))
+		}()
+	}
+	p.res.UpSeconds += time.Since(began).Seconds()
 	dir, err := os.MkdirTemp("", "fairway-e2e-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	logFile, err := os.Create(filepath.Join(r.out, res.name(r.suite)+".log"))
+	kill, stop, err := p.killing(ctx, cluster)
 	if err != nil {
 		return nil, err
 	}
-	defer logFile.Close()
-
-	kill := func() {}
-	if r.kill > 0 && res.Proxy == "fairway" {
-		config, err := cluster.Config()
-		if err != nil {
-			return nil, err
-		}
-		client, err := kubernetes.NewForConfig(config)
-		if err != nil {
-			return nil, err
-		}
-		k := &killer{client: client, every: r.kill, failed: func(err error) { progress(r.log, "%s: kill an agent: %v", res.target, err) }}
-		killing, stop := context.WithCancel(ctx)
-		var wait sync.WaitGroup
-		defer func() {
-			stop()
-			wait.Wait()
-			res.Kills, res.KillEvery = int(k.kills.Load()), r.kill.String()
-			if res.Kills == 0 {
-				res.problem("no agent was killed, though one should have been every %s", r.kill)
-			}
-		}()
-		// Not before the suite has found the cluster whole.
-		kill = sync.OnceFunc(func() { wait.Go(func() { k.run(killing) }) })
-	}
-
-	n, bad := 0, 0
-	g := &ginkgoRun{
-		suite: suite, names: names, kubeconfig: cluster.KubeconfigInside(), nodes: r.nodes, procs: r.procs, timeout: r.timeout,
-		dir: dir, log: logFile,
+	defer stop()
+	run := &ginkgoRun{
+		suite: p.suite, names: g.names, kubeconfig: cluster.KubeconfigInside(), nodes: g.nodes, procs: p.procs, timeout: p.timeout,
+		dir: dir, log: p.output,
 		done: func(name, outcome string, took time.Duration) {
 			kill()
-			n++
-			note := ""
-			if outcome != string(passed) && outcome != string(skipped) {
-				bad++
-			}
-			if bad > 0 {
-				note = fmt.Sprintf(", %d failed", bad)
-			}
-			progress(r.log, "%s: %d of %d%s: %s after %.0f s: %s", res.target, n, len(names), note, outcome, took.Seconds(), name)
+			p.done(name, outcome, took)
 		},
 	}
-	progress(r.log, "%s: %d specs, %d at a time; all their output is in %s", res.target, len(names), r.procs, logFile.Name())
-	return g.run(cluster.Command(ctx, "cp", g.args()...))
+	return run.run(cluster.Command(ctx, "cp", run.args()...))
+}
+
+// killing returns what starts to kill agents, if that is asked for, and what ends
+// it. It is to be called when the suite has found the cluster whole.
+func (p *part) killing(ctx context.Context, cluster *k8s.Cluster) (start, stop func(), err error) {
+	if p.kill == 0 || p.res.Proxy != "fairway" {
+		return func() {}, func() {}, nil
+	}
+	config, err := cluster.Config()
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	k := &killer{client: client, every: p.kill, failed: func(err error) { progress(p.log, "%s: kill an agent: %v", p.res.target, err) }}
+	ctx, cancel := context.WithCancel(ctx)
+	var wait sync.WaitGroup
+	start = sync.OnceFunc(func() { wait.Go(func() { k.run(ctx) }) })
+	return start, func() {
+		cancel()
+		wait.Wait()
+		p.res.Kills += int(k.kills.Load())
+	}, nil
+}
+
+// done tells of a spec that ended.
+func (p *part) done(name, outcome string, took time.Duration) {
+	p.ended++
+	if outcome != string(passed) && outcome != string(skipped) {
+		p.failed++
+	}
+	note := ""
+	if p.failed > 0 {
+		note = fmt.Sprintf(", %d failed", p.failed)
+	}
+	progress(p.log, "%s: %d of %d%s: %s after %.0f s: %s", p.res.target, p.ended, p.total, note, outcome, took.Seconds(), name)
 }

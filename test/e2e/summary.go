@@ -52,9 +52,9 @@ func summary(results []*Result) string {
 	p("# Kubernetes' own tests of Services\n\n")
 	p("<!-- Written by `go run ./test/e2e services`. Do not edit. -->\n\n")
 	p("The specs of `[sig-network]` in the end-to-end suite of Kubernetes %s about Services, EndpointSlices, DNS, HostPorts,\n"+
-		"load balancers and pods' networking, `[Slow]`, `[Serial]` and `[Disruptive]` ones too, on clusters of %s that\n"+
-		"`test/cluster` makes: with Fairway's agent as the Service proxy, and with kube-proxy. `make e2e-services` runs all again.\n\n",
-		versions(results), sizes(results))
+		"load balancers and pods' networking, `[Slow]`, `[Serial]` and `[Disruptive]` ones too, on clusters that `test/cluster`\n"+
+		"makes: with Fairway's agent as the Service proxy, and with kube-proxy. `make e2e-services` runs all again.\n\n",
+		versions(results))
 	p("%s\n", counts(results))
 	p("What is left out is listed below, each spec with its reason. The run fails if a spec skips itself that is not listed.\n\n")
 	p("## Specs\n\n✓ passed, ✗ failed, s skipped itself, – left out, ? did not run.\n\n%s", specTable(results))
@@ -72,16 +72,6 @@ func versions(results []*Result) string {
 		}
 	}
 	return strings.Join(all, ", ")
-}
-
-func sizes(results []*Result) string {
-	var all []string
-	for _, r := range results {
-		if n := fmt.Sprintf("%d nodes", r.Nodes); !slices.Contains(all, n) {
-			all = append(all, n)
-		}
-	}
-	return strings.Join(all, " or ")
 }
 
 // names are those of all specs in the results, sorted.

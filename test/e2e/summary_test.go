@@ -12,7 +12,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func someResults() []*Result {
 	result := func(family, proxy string, seconds float64, specs ...Spec) *Result {
 		return &Result{
-			target: target{"1.37", family, proxy}, Suite: "services", Version: "v1.37.2", Nodes: 6, Procs: 8,
+			target: target{"1.37", family, proxy}, Suite: "services", Version: "v1.37.2", Procs: 8,
 			Seconds: seconds, Specs: specs,
 		}
 	}
