@@ -20,8 +20,10 @@ type HealthCheck struct {
 	// Service's first family. Ones that only serve while they terminate do not
 	// count: load balancers are to go elsewhere then.
 	LocalEndpoints int
-	// LocalIPv4 and LocalIPv6 count in one family each. kube-proxy answers each
-	// family with its own; 0 where the Service does not have the family.
+	// LocalIPv4 and LocalIPv6 are the answers at addresses of the node of either
+	// family: that family's own count, and where the Service does not have the
+	// family, that of the other one. It is the same node that is asked about,
+	// though kube-proxy does not answer there.
 	LocalIPv4, LocalIPv6 int
 }
 
@@ -52,6 +54,12 @@ func (b *builder) healthCheck(serving bool) *HealthCheck {
 		Port:      port,
 		LocalIPv4: b.localReady(model.IPv4),
 		LocalIPv6: b.localReady(model.IPv6),
+	}
+	switch vip := b.vips.cluster; {
+	case vip[0].IsValid() && !vip[1].IsValid():
+		h.LocalIPv6 = h.LocalIPv4
+	case vip[1].IsValid() && !vip[0].IsValid():
+		h.LocalIPv4 = h.LocalIPv6
 	}
 	h.LocalEndpoints = h.LocalIPv4
 	first := corev1.IPFamily("")
