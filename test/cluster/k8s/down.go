@@ -55,7 +55,8 @@ func end(ctx context.Context, dir string) error {
 		_ = unix.Kill(p.pid, unix.SIGTERM)
 		orderly, cancel := context.WithTimeout(ctx, endTimeout)
 		defer cancel()
-		for p.alive() && sleep(orderly, 20*time.Millisecond) == nil {
+		// Without its lock it was killed: then it waits for what cannot end.
+		for p.alive() && locked(dir) && sleep(orderly, 20*time.Millisecond) == nil {
 		}
 	}
 	return remove(ctx, dir)

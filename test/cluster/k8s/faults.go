@@ -100,7 +100,7 @@ func (s *supervisor) pause(what string, on bool) error {
 	}
 	n, err := s.node(what)
 	if err != nil {
-		return fmt.Errorf("%w, and %s", err, s.processNames())
+		return fmt.Errorf("nothing is called %q: there are %s, and n1 to %s", what, s.processNames(), nodeName(s.Nodes))
 	}
 	return n.pause(on)
 }

@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -21,11 +22,15 @@ func processOf(pid int) (processID, error) {
 	return processID{pid, stat.start}, err
 }
 
-// alive tells whether the process still runs. One that only waits for its parent
-// to ask how it ended does not.
+// alive tells whether the process still runs, even if only to end the others of its
+// PID namespace. One that only waits for its parent to ask how it ended does not.
 func (p processID) alive() bool {
 	stat, err := readStat(p.pid)
-	return err == nil && stat.start == p.start && stat.state != "Z" && stat.state != "X"
+	if err != nil || stat.start != p.start {
+		return false
+	}
+	// The state is that of the first thread, which may have ended before others.
+	return stat.state != "Z" && stat.state != "X" || stat.threads > 1
 }
 
 func (p processID) write(path string) error {
@@ -45,8 +50,8 @@ func readProcess(path string) (processID, error) {
 }
 
 type procStat struct {
-	state, start string
-	parent       int
+	state, start    string
+	parent, threads int
 }
 
 // readStat reads /proc/PID/stat (proc_pid_stat(5)).
@@ -60,8 +65,9 @@ func readStat(pid int) (procStat, error) {
 	if len(f) < 20 {
 		return procStat{}, fmt.Errorf("/proc/%d/stat: %q", pid, b)
 	}
-	parent, err := strconv.Atoi(f[1])
-	return procStat{state: f[0], start: f[19], parent: parent}, err
+	parent, err1 := strconv.Atoi(f[1])
+	threads, err2 := strconv.Atoi(f[17])
+	return procStat{state: f[0], start: f[19], parent: parent, threads: threads}, errors.Join(err1, err2)
 }
 
 // killTree kills a process and all its descendants, those in namespaces within

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -53,8 +54,10 @@ func Main(args []string) (code int, ok bool) {
 	default:
 		return 0, false
 	}
-	for _, fd := range []int{lockFD, listenerFD, upFD} {
-		unix.CloseOnExec(fd)
+	// Also what the caller of Up left open, which is nobody's here.
+	if err := unix.CloseRange(lockFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster: close what was inherited:", err)
+		return 1, true
 	}
 	if err := run(args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)

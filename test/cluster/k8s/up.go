@@ -55,6 +55,9 @@ func Up(ctx context.Context, o Options, progress io.Writer) (*Cluster, error) {
 		say("up: export KUBECONFIG=%s", c.Kubeconfig())
 		return c, nil
 	}
+	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		err = errors.Join(ctx.Err(), err)
+	}
 	var withLog *logError
 	if errors.As(err, &withLog) && withLog.log != "" {
 		path := c.LogFile(withLog.log)
@@ -153,18 +156,29 @@ func (s *spec) prepare(ctx context.Context, progress io.Writer) error {
 func (s *spec) copyProgram(ctx context.Context) error {
 	to := s.path(programFile)
 	if s.Program == "" {
-		root, err := build.ModuleRoot(ctx)
-		if err != nil {
-			return err
-		}
-		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", to, "./test/cluster")
-		cmd.Dir = root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build test/cluster: %w\n%s", err, out)
-		}
-		return nil
+		return withRoot(func(root string) error {
+			// Always into the same place: go build looks there whether it has anything to do.
+			program := filepath.Join(root, ".program")
+			if err := buildProgram(ctx, program); err != nil {
+				return err
+			}
+			return copyFile(program, to, 0o755)
+		})
 	}
 	return copyFile(s.Program, to, 0o755)
+}
+
+func buildProgram(ctx context.Context, out string) error {
+	root, err := build.ModuleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", out, "./test/cluster")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build test/cluster: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // spawn starts the supervisor, in a session and in namespaces of its own. What it

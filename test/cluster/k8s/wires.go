@@ -58,6 +58,25 @@ func (w wires) lan() error {
 				return err
 			}
 		}
+		if err := refuseServices(h, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseServices makes the control plane refuse what nodes send it to addresses of
+// Services: what their proxies do not know, or not yet. By its own route to them
+// it would go in circles, and its sender wait for half a minute.
+func refuseServices(h *netlink.Handle, f family) error {
+	rule := netlink.NewRule()
+	rule.Family = netlink.FAMILY_V4
+	if f.services.Addr().Is6() {
+		rule.Family = netlink.FAMILY_V6
+	}
+	rule.Priority, rule.IifName, rule.Dst, rule.Type = 100, lanBridge, cni.IPNet(f.services), unix.RTN_UNREACHABLE
+	if err := h.RuleAdd(rule); err != nil {
+		return fmt.Errorf("refuse %s from nodes: %w", f.services, err)
 	}
 	return nil
 }

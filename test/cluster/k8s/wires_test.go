@@ -220,3 +220,18 @@ func TestRoutesLeadToPodsAndServices(t *testing.T) {
 		})
 	}
 }
+
+// A node without a proxy learns at once that nobody has the address of a Service.
+func TestServicesAreRefusedWithoutAProxy(t *testing.T) {
+	l := newLAN(t)
+	l.cp(func() error { return l.wires.routeServices(2) })
+	for _, to := range []string{"10.96.0.1:443", "[fd00:10:96::1]:443"} {
+		err := l.at["n1"].Do(func() error {
+			_, err := net.DialTimeout("tcp", to, 2*time.Second)
+			return err
+		})
+		if !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("%s: %v, want that it is unreachable", to, err)
+		}
+	}
+}
