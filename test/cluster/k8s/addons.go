@@ -92,11 +92,23 @@ func (env addonsEnv) dns() ([]*unstructured.Unstructured, error) {
 	return objects, nil
 }
 
-// agent is deploy/agent.yaml with its two marked values set.
+// agent is deploy/agent.yaml with its two marked values set, and with NodePorts
+// at localhost, too, which some of Kubernetes' own tests ask for.
 func (env addonsEnv) agent() ([]*unstructured.Unstructured, error) {
 	objects, err := decode(deploy.Agent)
 	if err != nil {
 		return nil, fmt.Errorf("deploy/agent.yaml: %w", err)
+	}
+	config, err := find(objects, "ConfigMap", "fairway-agent")
+	if err != nil {
+		return nil, err
+	}
+	file, _, err := unstructured.NestedString(config.Object, "data", "config.conf")
+	if err != nil || file == "" {
+		return nil, errors.Join(errors.New("deploy/agent.yaml: the ConfigMap should have config.conf"), err)
+	}
+	if err := unstructured.SetNestedField(config.Object, file+"nodePortAddresses: [primary, localhost]\n", "data", "config.conf"); err != nil {
+		return nil, err
 	}
 	set, err := find(objects, "DaemonSet", "fairway-agent")
 	if err != nil {

@@ -57,7 +57,8 @@ func (c *Config) kubeletConfig(maxOpenFiles uint64) ([]byte, error) {
 }
 
 // proxyConfig is a KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1. The
-// addresses that NodePorts listen at are those of the mode's default.
+// addresses that NodePorts listen at are those of the mode's default, and where
+// nftables mode can do that, localhost.
 func (c *Config) proxyConfig() ([]byte, error) {
 	at := func(port string) string { return net.JoinHostPort(c.unspecified().String(), port) }
 	o := object{
@@ -71,6 +72,10 @@ func (c *Config) proxyConfig() ([]byte, error) {
 		"oomScoreAdj":        0,
 		// The size of conntrack's table is the machine's; its timeouts are the node's.
 		"conntrack": object{"maxPerCore": 0, "min": 0},
+	}
+	if c.Proxy == ProxyNFTables && c.Kubernetes != "1.35" {
+		o["nodePortAddresses"] = []string{"primary", "localhost"}
+		o["featureGates"] = object{"KubeProxyNFTablesLocalhostNodePorts": true}
 	}
 	return yaml.Marshal(o)
 }
