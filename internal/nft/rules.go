@@ -331,14 +331,19 @@ func (s *ruleset) affinityRules(c class) []rule {
 			Timeout: time.Duration(c.affinity) * time.Second,
 		}
 	}
-	forget := &expr.Dynset{SetName: s.set[setAffinity], SrcRegKey: regClient, SrcRegData: regIndex, Operation: dynsetDelete}
+	// The lookup of the endpoint writes the id as well. "nft list" 1.0.6 does not
+	// see that, and crashes at a dynset of a register that nothing was put into.
+	// For the same reason forget names the client's address as its data, which the
+	// kernel wants to be told but does not look at.
+	listable := &expr.Immediate{Register: id, Data: word(0)}
+	forget := &expr.Dynset{SetName: s.set[setAffinity], SrcRegKey: regClient, SrcRegData: regClient + 1, Operation: dynsetDelete}
 	return []rule{
 		// The client has an endpoint, and it is still there.
-		known.and(endpoint, dynset(unix.NFT_DYNSET_OP_UPDATE, id), s.dnat()),
+		known.and(listable, endpoint, dynset(unix.NFT_DYNSET_OP_UPDATE, id), s.dnat()),
 		// It is not.
 		known.and(forget),
 		// Pick, and let the map say which pick counts.
-		key.and(index(c.n), endpoint, dynset(unix.NFT_DYNSET_OP_ADD, id)),
+		key.and(index(c.n), listable, endpoint, dynset(unix.NFT_DYNSET_OP_ADD, id)),
 		known.and(endpoint, s.dnat()),
 	}
 }
