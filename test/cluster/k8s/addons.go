@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -43,6 +44,8 @@ type addonsEnv struct {
 	Proxy, Kubernetes string
 	// Families are "IPv4" and "IPv6", the primary one first.
 	Families []string
+	// ClusterCIDRs are what pods have addresses of.
+	ClusterCIDRs []netip.Prefix
 	// APIServer is its own address, which needs no Service proxy.
 	APIServer netip.AddrPort
 	// DNS are the addresses of the Service kube-dns, one a family.
@@ -92,8 +95,9 @@ func (env addonsEnv) dns() ([]*unstructured.Unstructured, error) {
 	return objects, nil
 }
 
-// agent is deploy/agent.yaml with its two marked values set, and with NodePorts
-// at localhost, too, which some of Kubernetes' own tests ask for.
+// agent is deploy/agent.yaml with its two marked values set, and with what the
+// nodes' kube-proxy is told, too: what pods' addresses are, and that NodePorts are
+// at localhost as well, which some of Kubernetes' own tests ask for.
 func (env addonsEnv) agent() ([]*unstructured.Unstructured, error) {
 	objects, err := decode(deploy.Agent)
 	if err != nil {
@@ -107,7 +111,12 @@ func (env addonsEnv) agent() ([]*unstructured.Unstructured, error) {
 	if err != nil || file == "" {
 		return nil, errors.Join(errors.New("deploy/agent.yaml: the ConfigMap should have config.conf"), err)
 	}
-	if err := unstructured.SetNestedField(config.Object, file+"nodePortAddresses: [primary, localhost]\n", "data", "config.conf"); err != nil {
+	var cidrs []string
+	for _, p := range env.ClusterCIDRs {
+		cidrs = append(cidrs, p.String())
+	}
+	file += "clusterCIDR: " + strings.Join(cidrs, ",") + "\nnodePortAddresses: [primary, localhost]\n"
+	if err := unstructured.SetNestedField(config.Object, file, "data", "config.conf"); err != nil {
 		return nil, err
 	}
 	set, err := find(objects, "DaemonSet", "fairway-agent")

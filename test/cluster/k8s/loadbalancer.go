@@ -56,8 +56,9 @@ const (
 
 // loadBalancers stands in for a cloud: it gives Services of type LoadBalancer
 // addresses of the pools and sends the traffic for each, by a route in this
-// network namespace, to one node that answers the health check. That node sees
-// the client's address and the load balancer's, as with ipMode VIP.
+// network namespace, to one node that answers the health check, or to all of
+// them. A node sees the client's address and the load balancer's, as with ipMode
+// VIP.
 type loadBalancers struct {
 	env      addonsEnv
 	services listers.ServiceLister
@@ -66,7 +67,7 @@ type loadBalancers struct {
 	probe    *http.Client
 
 	// via is what each address is routed to now.
-	via map[netip.Addr]netip.Addr
+	via map[netip.Addr][]netip.Addr
 	// failures counts the probes in a row that each healthy node and port did
 	// not answer; who is not in it is not healthy.
 	failures map[string]int
@@ -77,7 +78,7 @@ func serveLoadBalancers(ctx context.Context, env addonsEnv) error {
 	factory := informers.NewSharedInformerFactory(env.Client, 0)
 	lb := &loadBalancers{
 		env: env, services: factory.Core().V1().Services().Lister(), nodes: factory.Core().V1().Nodes().Lister(),
-		changed: make(chan struct{}, 1), via: map[netip.Addr]netip.Addr{}, failures: map[string]int{},
+		changed: make(chan struct{}, 1), via: map[netip.Addr][]netip.Addr{}, failures: map[string]int{},
 		probe: &http.Client{Timeout: lbProbeTimeout, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
 	wake := func() {
@@ -131,7 +132,7 @@ func (lb *loadBalancers) reconcile(ctx context.Context) error {
 		}
 	}
 	var errs []error
-	wanted := map[netip.Addr]netip.Addr{}
+	wanted := map[netip.Addr][]netip.Addr{}
 	healthy := lb.healthyNodes(ctx, all)
 	for _, s := range all {
 		addrs, err := lb.settle(ctx, s, used)
@@ -142,8 +143,8 @@ func (lb *loadBalancers) reconcile(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("service %s/%s: %w", s.Namespace, s.Name, err))
 		}
 		for _, a := range addrs {
-			if node := choose(a, lb.via[a], healthy[healthPort(s)]); node.IsValid() {
-				wanted[a] = node
+			if nodes := choose(a, lb.via[a], healthy[healthPort(s)], spreads(s)); len(nodes) > 0 {
+				wanted[a] = nodes
 			}
 		}
 	}
@@ -311,38 +312,55 @@ func (lb *loadBalancers) answers(ctx context.Context, target string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// choose returns the node that an address is routed to: the one it has, as long
-// as that is healthy, so that connections stay; else one by the address' hash.
-func choose(a, now netip.Addr, healthy []netip.Addr) netip.Addr {
+// spreads tells whether traffic for s goes to all healthy nodes: where each of
+// them has endpoints that the others do not serve. Else one node is enough, and
+// where a client is to stay at its endpoint, it has to be one.
+func spreads(s *corev1.Service) bool {
+	return s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP
+}
+
+// choose returns the nodes that an address is routed to: all healthy ones, or
+// one. That is the one it has, as long as that is healthy, so that connections
+// stay; else one by the address' hash.
+func choose(a netip.Addr, now, healthy []netip.Addr, all bool) []netip.Addr {
 	var able []netip.Addr
 	for _, n := range healthy {
 		if n.Is4() == a.Is4() {
 			able = append(able, n)
 		}
 	}
-	if len(able) == 0 || slices.Contains(able, now) {
-		return now // where none is healthy, the last one may still be alive
-	}
 	slices.SortFunc(able, netip.Addr.Compare)
+	switch {
+	case len(able) == 0:
+		return now // the last ones may still be alive
+	case all:
+		return able
+	case len(now) == 1 && slices.Contains(able, now[0]):
+		return now
+	}
 	h := fnv.New32a()
 	_, _ = h.Write(a.AsSlice())
-	return able[h.Sum32()%uint32(len(able))]
+	at := h.Sum32() % uint32(len(able))
+	return able[at : at+1]
 }
 
 // route makes the routes those that are wanted.
-func (lb *loadBalancers) route(wanted map[netip.Addr]netip.Addr) error {
+func (lb *loadBalancers) route(wanted map[netip.Addr][]netip.Addr) error {
 	var errs []error
-	for a, node := range wanted {
-		if lb.via[a] == node {
+	for a, nodes := range wanted {
+		if slices.Equal(lb.via[a], nodes) {
 			continue
 		}
 		r := lbRoute(a)
-		r.Gw, r.Src = node.AsSlice(), lbClients[familyOf(a)].AsSlice()
+		r.Src = lbClients[familyOf(a)].AsSlice()
+		for _, n := range nodes {
+			r.MultiPath = append(r.MultiPath, &netlink.NexthopInfo{Gw: n.AsSlice()})
+		}
 		if err := netlink.RouteReplace(r); err != nil {
-			errs = append(errs, fmt.Errorf("route %s via %s: %w", a, node, err))
+			errs = append(errs, fmt.Errorf("route %s via %v: %w", a, nodes, err))
 			continue
 		}
-		lb.via[a] = node
+		lb.via[a] = nodes
 	}
 	for a := range lb.via {
 		if _, ok := wanted[a]; ok {
@@ -357,8 +375,14 @@ func (lb *loadBalancers) route(wanted map[netip.Addr]netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// addClients gives the clients' addresses to this network namespace.
+// addClients gives the clients' addresses to this network namespace, whose
+// connections are to be spread over the nodes one by one.
 func addClients(families []string) error {
+	for _, name := range []string{"ipv4/fib_multipath_hash_policy", "ipv6/fib_multipath_hash_policy"} {
+		if err := writeSysctl(name, "1"); err != nil { // by addresses and ports
+			return err
+		}
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("look for lo: %w", err)

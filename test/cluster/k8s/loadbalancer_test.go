@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,18 +46,54 @@ func TestLoadBalancersKeepTheirAddressesAndShareNone(t *testing.T) {
 }
 
 func TestLoadBalancersStayOnAHealthyNode(t *testing.T) {
-	vip, healthy := addr("10.99.128.1"), []netip.Addr{addr("10.99.0.12"), addr("fd00:99::12"), addr("10.99.0.13")}
-	if got := choose(vip, addr("10.99.0.13"), healthy); got != addr("10.99.0.13") {
-		t.Errorf("moved to %s from a healthy node", got)
+	vip, healthy := addr("10.99.128.1"), []netip.Addr{addr("10.99.0.13"), addr("fd00:99::12"), addr("10.99.0.12")}
+	nodes := func(all ...string) (out []netip.Addr) {
+		for _, a := range all {
+			out = append(out, addr(a))
+		}
+		return out
 	}
-	first := choose(vip, netip.Addr{}, healthy)
-	if !first.Is4() || choose(vip, addr("10.99.0.11"), healthy) != first {
-		t.Errorf("from an unhealthy node: %s, from none: %s; want the same IPv4 node", choose(vip, addr("10.99.0.11"), healthy), first)
+	first := choose(vip, nil, healthy, false)
+	if len(first) != 1 || !first[0].Is4() {
+		t.Fatalf("from none: %v, want one IPv4 node", first)
 	}
-	if got := choose(vip, addr("10.99.0.11"), nil); got != addr("10.99.0.11") {
-		t.Errorf("with no healthy node: %s, want the last one", got)
+	for _, c := range []struct {
+		what string
+		vip  netip.Addr
+		now  []netip.Addr
+		able []netip.Addr
+		all  bool
+		want []netip.Addr
+	}{
+		{"a healthy node", vip, nodes("10.99.0.13"), healthy, false, nodes("10.99.0.13")},
+		{"an unhealthy node", vip, nodes("10.99.0.11"), healthy, false, first},
+		{"no healthy node", vip, nodes("10.99.0.11"), nil, false, nodes("10.99.0.11")},
+		{"IPv6", addr("fd00:99::1:1"), nil, healthy, false, nodes("fd00:99::12")},
+		{"all", vip, nodes("10.99.0.13"), healthy, true, nodes("10.99.0.12", "10.99.0.13")},
+		{"all, none healthy", vip, nodes("10.99.0.12", "10.99.0.13"), nil, true, nodes("10.99.0.12", "10.99.0.13")},
+		{"one after all", vip, nodes("10.99.0.12", "10.99.0.13"), healthy, false, first},
+	} {
+		if got := choose(c.vip, c.now, c.able, c.all); !slices.Equal(got, c.want) {
+			t.Errorf("%s: from %v to %v, want %v", c.what, c.now, got, c.want)
+		}
 	}
-	if got := choose(addr("fd00:99::1:1"), netip.Addr{}, healthy); got != addr("fd00:99::12") {
-		t.Errorf("IPv6: %s", got)
+}
+
+// Traffic is spread over all nodes where only that reaches all endpoints.
+func TestLoadBalancersSpread(t *testing.T) {
+	local, cluster := corev1.ServiceExternalTrafficPolicyLocal, corev1.ServiceExternalTrafficPolicyCluster
+	for _, c := range []struct {
+		policy   corev1.ServiceExternalTrafficPolicy
+		affinity corev1.ServiceAffinity
+		want     bool
+	}{
+		{local, corev1.ServiceAffinityNone, true},
+		{local, corev1.ServiceAffinityClientIP, false},
+		{cluster, corev1.ServiceAffinityNone, false},
+	} {
+		s := &corev1.Service{Spec: corev1.ServiceSpec{ExternalTrafficPolicy: c.policy, SessionAffinity: c.affinity}}
+		if spreads(s) != c.want {
+			t.Errorf("%s, %s: %t", c.policy, c.affinity, !c.want)
+		}
 	}
 }

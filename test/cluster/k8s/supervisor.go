@@ -175,8 +175,9 @@ func (s *supervisor) addonsEnv() addonsEnv {
 	env := addonsEnv{
 		Client: s.client, Config: s.config, Proxy: s.Proxy, Kubernetes: s.Kubernetes,
 		APIServer: apiServer(s.IPFamily), Log: s.log,
-		Families: each(s.wires.families, func(f family) string { return f.name }),
-		DNS:      each(s.wires.families, func(f family) netip.Addr { return f.dns }),
+		Families:     each(s.wires.families, func(f family) string { return f.name }),
+		ClusterCIDRs: each(s.wires.families, func(f family) netip.Prefix { return f.pods }),
+		DNS:          each(s.wires.families, func(f family) netip.Addr { return f.dns }),
 	}
 	for _, n := range s.nodes {
 		env.Nodes = append(env.Nodes, nodeInfo{Name: n.name, Addrs: n.cfg.Addrs})

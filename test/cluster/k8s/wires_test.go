@@ -235,3 +235,55 @@ func TestServicesAreRefusedWithoutAProxy(t *testing.T) {
 		}
 	}
 }
+
+// A load balancer's address is routed to one node or several, and back.
+func TestLoadBalancerRoutes(t *testing.T) {
+	l := newLAN(t)
+	l.cp(func() error {
+		if err := addClients([]string{"IPv4", "IPv6"}); err != nil {
+			return err
+		}
+		lb := &loadBalancers{via: map[netip.Addr][]netip.Addr{}}
+		for _, vip := range []netip.Addr{netip.MustParseAddr("10.99.128.1"), netip.MustParseAddr("fd00:99::1:1")} {
+			n1, n2 := ipv4.node(1), ipv4.node(2)
+			if vip.Is6() {
+				n1, n2 = ipv6.node(1), ipv6.node(2)
+			}
+			for _, nodes := range [][]netip.Addr{{n1}, {n1, n2}, {n2}, {n1}, {n1, n2}, nil} {
+				wanted := map[netip.Addr][]netip.Addr{}
+				if nodes != nil {
+					wanted[vip] = nodes
+				}
+				if err := lb.route(wanted); err != nil {
+					return err
+				}
+				if got := routedVia(t, vip); !slices.Equal(got, nodes) {
+					t.Errorf("%s is routed via %v, want %v", vip, got, nodes)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// routedVia returns the gateways of the route to one address.
+func routedVia(t *testing.T, a netip.Addr) (via []netip.Addr) {
+	t.Helper()
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, lbRoute(a), netlink.RT_FILTER_DST)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		if r.Gw != nil {
+			r.MultiPath = append(r.MultiPath, &netlink.NexthopInfo{Gw: r.Gw})
+		}
+		for _, hop := range r.MultiPath {
+			gw, _ := netip.AddrFromSlice(hop.Gw)
+			via = append(via, gw.Unmap())
+		}
+		if src, _ := netip.AddrFromSlice(r.Src); src.Unmap() != lbClients[familyOf(a)] {
+			t.Errorf("the route to %s has the source %s", a, src)
+		}
+	}
+	return via
+}
