@@ -1,7 +1,7 @@
 # Few targets; each is one command that also works by hand.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build test lint parity bench-services
+.PHONY: build test lint parity cluster-test e2e-services bench-services
 
 build: ## the one binary, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/fairway ./cmd/fairway
@@ -12,11 +12,17 @@ test: ## everything that needs no download but Go modules; root or not
 lint:
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
-	go vet -tags parity ./test/...
+	go vet -tags parity,cluster,e2e ./test/... ./docs
 	go run $(STATICCHECK) ./...
 
 parity: ## as root: the packet table against real kube-proxy and a real kube-apiserver
 	go test -tags parity -timeout 40m ./test/parity ./test/kube
+
+cluster-test: ## as root: the test cluster itself, and the documents' commands on it
+	go test -tags cluster -timeout 40m ./test/cluster/... ./docs
+
+e2e-services: ## as root: Kubernetes' own tests of Services, with Fairway and with kube-proxy
+	go run ./test/e2e services --kill-agent 5s
 
 bench-services: ## as root: Fairway beside kube-proxy; PROFILE=quick|full
 	go run ./test/bench -profile $(or $(PROFILE),quick) -o test/results

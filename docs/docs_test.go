@@ -20,6 +20,7 @@ import (
 //	```sh            run here, in order with the other blocks of its file, in one shell
 //	```sh ci         a command that runs these tests: .ci/run must contain each line
 //	```sh cluster    needs a Kubernetes API server and root: test/parity runs it
+//	```sh test-cluster  brings up clusters of its own, as root: TestClusterBlocks runs it (tag cluster)
 //
 // A line that starts `fairway up` without a `&` is left running for the blocks after it,
 // as in a second terminal, until the next one starts or the file ends.
@@ -43,32 +44,51 @@ func documents(t *testing.T) []string {
 }
 
 func TestCommandBlocks(t *testing.T) {
-	ran := 0
+	runBlocks(t, "", 5*time.Minute)
 	for _, file := range documents(t) {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var script strings.Builder
-		for _, m := range fence.FindAllSubmatch(text, -1) {
-			switch kind, block := strings.TrimSpace(string(m[1])), string(m[2]); kind {
-			case "":
-				ran++
-				script.WriteString(rewrite(block))
+		for _, m := range blocks(t, file) {
+			switch kind, block := m[0], m[1]; kind {
+			case "", "cluster", "test-cluster": // run here, by test/parity, by TestClusterBlocks
 			case "ci":
 				checkCI(t, file, block)
-			case "cluster": // test/parity runs it
 			default:
 				t.Errorf("%s: unknown kind of command block %q", file, kind)
 			}
 		}
+	}
+}
+
+// runBlocks runs the blocks of one kind, those of one file in one shell.
+func runBlocks(t *testing.T, kind string, patience time.Duration) {
+	ran := 0
+	for _, file := range documents(t) {
+		var script strings.Builder
+		for _, m := range blocks(t, file) {
+			if m[0] == kind {
+				ran++
+				script.WriteString(rewrite(m[1]))
+			}
+		}
 		if script.Len() > 0 {
-			t.Run(strings.TrimPrefix(file, "../"), func(t *testing.T) { runScript(t, script.String()) })
+			t.Run(strings.TrimPrefix(file, "../"), func(t *testing.T) { runScript(t, script.String(), patience) })
 		}
 	}
 	if ran == 0 {
 		t.Error("no command block was run")
 	}
+}
+
+// blocks returns kind and text of each command block of a file.
+func blocks(t *testing.T, file string) (all [][2]string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range fence.FindAllSubmatch(text, -1) {
+		all = append(all, [2]string{strings.TrimSpace(string(m[1])), string(m[2])})
+	}
+	return all
 }
 
 // checkCI fails unless .ci/run, or a Makefile target, has each line of the block.
@@ -131,14 +151,14 @@ start_up() {
 trap stop_up EXIT
 `
 
-func runScript(t *testing.T, script string) {
+func runScript(t *testing.T, script string, patience time.Duration) {
 	work := t.TempDir()
 	bin := filepath.Join(work, "bin")
 	build := exec.Command("go", "build", "-o", bin+"/", "../cmd/fairway")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", prelude+"set -x\n"+script)
 	cmd.Dir = ".."
