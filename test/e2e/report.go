@@ -19,7 +19,6 @@ type ginkgoReport struct {
 	SuiteDescription           string
 	SuiteSucceeded             bool
 	SpecialSuiteFailureReasons []string
-	RunTime                    time.Duration
 	SuiteConfig                struct{ RandomSeed int64 }
 	SpecReports                []ginkgoSpec
 }

@@ -40,11 +40,10 @@ type Result struct {
 	Version string `json:"version"` // of the suite, "v1.37.2"
 	Date    string `json:"date"`
 	Command string `json:"command"`
-	// UpSeconds is how long clusters took to be ready, Seconds the specs on them.
-	UpSeconds float64 `json:"upSeconds"`
-	Seconds   float64 `json:"seconds"`
-	Procs     int     `json:"procs"`
-	Seed      []int64 `json:"seed"` // of the order of specs, one a cluster
+	// Seconds is how long all took, with bringing clusters up.
+	Seconds float64 `json:"seconds"`
+	Procs   int     `json:"procs"`
+	Seed    []int64 `json:"seed"` // of the order of specs, one a cluster
 	// Kills is how often an agent was killed while specs ran, every KillEvery.
 	Kills     int    `json:"agentKills,omitempty"`
 	KillEvery string `json:"killEvery,omitempty"`
@@ -71,7 +70,6 @@ func (r *Result) judge(rules *rules, run []string, reports []*ginkgoReport) erro
 			}
 		}
 		r.Problems = append(r.Problems, report.failures()...)
-		r.Seconds += report.RunTime.Seconds()
 		r.Seed = append(r.Seed, report.SuiteConfig.RandomSeed)
 	}
 	for _, name := range run {

@@ -26,6 +26,8 @@ type rule struct {
 	Proxies    []string `json:"proxies,omitempty"`
 	Families   []string `json:"families,omitempty"`
 	Kubernetes []string `json:"kubernetes,omitempty"`
+	// Nodes is the size of the cluster that the specs run on, in Clusters.
+	Nodes int `json:"nodes,omitempty"`
 
 	pattern *regexp.Regexp
 }
@@ -34,8 +36,8 @@ type rule struct {
 type rules struct {
 	// LeftOut are not run.
 	LeftOut []*rule `json:"leftOut"`
-	// Wide are run on a cluster of wideNodes.
-	Wide []*rule `json:"wide"`
+	// Clusters are run on clusters of other than the usual size, at the same time.
+	Clusters []*rule `json:"clusters"`
 	// Skips are run, and skip themselves.
 	Skips []*rule `json:"skips"`
 	// KnownFailures fail with a peer of Fairway.
@@ -52,6 +54,11 @@ func parseRules(file []byte) (*rules, error) {
 			return nil, fmt.Errorf("leftout.yaml: %s: %w", row, err)
 		}
 	}
+	for _, row := range r.all() {
+		if slices.Contains(r.Clusters, row) != (row.Nodes > 0) {
+			return nil, fmt.Errorf("leftout.yaml: %s: nodes belongs to the rows of clusters, and to each of them", row)
+		}
+	}
 	for _, row := range r.KnownFailures {
 		if len(row.Proxies) == 0 || slices.Contains(row.Proxies, "fairway") {
 			return nil, fmt.Errorf("leftout.yaml: %s: a known failure is one of a peer: name it in proxies; what fails with Fairway is to be repaired", row)
@@ -60,7 +67,7 @@ func parseRules(file []byte) (*rules, error) {
 	return r, nil
 }
 
-func (r *rules) all() []*rule { return slices.Concat(r.LeftOut, r.Wide, r.Skips, r.KnownFailures) }
+func (r *rules) all() []*rule { return slices.Concat(r.LeftOut, r.Clusters, r.Skips, r.KnownFailures) }
 
 func (r *rule) String() string { return fmt.Sprintf("%q", r.Spec+r.Match) }
 
@@ -118,7 +125,7 @@ func (r *rules) check(names []string, kubernetes string) error {
 				used[row] = true
 				continue
 			}
-			for _, list := range [][]*rule{r.Wide, r.Skips, r.KnownFailures} {
+			for _, list := range [][]*rule{r.Clusters, r.Skips, r.KnownFailures} {
 				if row := first(list, name, t); row != nil {
 					used[row] = true
 				}
@@ -153,9 +160,9 @@ func (r *rules) plan(names []string, t target) (run []string, out []Spec) {
 	return run, out
 }
 
-// How many nodes a cluster has. Most specs take longer the more there are, as they
-// try until each node has answered; few want two nodes in each of three zones.
-const usualNodes, wideNodes = 3, 6
+// usualNodes is how many nodes a cluster has. With more, most specs take longer:
+// they try until each node has answered.
+const usualNodes = 3
 
 // group is specs that run on a cluster of so many nodes.
 type group struct {
@@ -163,17 +170,30 @@ type group struct {
 	names []string
 }
 
-// groups divides specs by the cluster that they run on.
-func (r *rules) groups(names []string, t target) (all []group) {
-	usual, wide := group{nodes: usualNodes}, group{nodes: wideNodes}
-	for _, name := range names {
-		g := &usual
-		if first(r.Wide, name, t) != nil {
-			g = &wide
-		}
-		g.names = append(g.names, name)
+// suffix tells the group's cluster and files from those of the usual size.
+func (g group) suffix() string {
+	if g.nodes == usualNodes {
+		return ""
 	}
-	return slices.DeleteFunc([]group{usual, wide}, func(g group) bool { return len(g.names) == 0 })
+	return fmt.Sprintf("-%d", g.nodes)
+}
+
+// groups divides specs by the cluster that they run on, the usual one first.
+func (r *rules) groups(names []string, t target) []group {
+	all := []group{{nodes: usualNodes}}
+	for _, name := range names {
+		nodes := usualNodes
+		if row := first(r.Clusters, name, t); row != nil {
+			nodes = row.Nodes
+		}
+		i := slices.IndexFunc(all, func(g group) bool { return g.nodes == nodes })
+		if i < 0 {
+			i = len(all)
+			all = append(all, group{nodes: nodes})
+		}
+		all[i].names = append(all[i].names, name)
+	}
+	return slices.DeleteFunc(all, func(g group) bool { return len(g.names) == 0 })
 }
 
 // parseSmoke returns the names in smoke.yaml; each must be one of names.

@@ -11,8 +11,8 @@ leftOut:
   - {match: '^Netpol ', reason: no policies}
   - {match: 'DualStack', families: [ipv4, ipv6], reason: one family}
   - {spec: 'Services should restart [Disruptive]', proxies: [nftables], reason: a process}
-wide:
-  - {match: 'wants the', reason: more room}
+clusters:
+  - {match: 'wants the', nodes: 6, reason: more room}
 skips:
   - {match: 'wants the moon', reason: no moon}
 knownFailures:
@@ -97,6 +97,8 @@ func TestParseRulesRefuses(t *testing.T) {
 		{"leftOut: [{match: x, reason: x, proxy: [fairway]}]", "unknown field"},
 		{"leftOut: [{match: x, reason: x, proxies: [ipvs]}]", `no proxy "ipvs"`},
 		{"leftOut: [{match: x, reason: x, families: [ipv5]}]", `no family "ipv5"`},
+		{"clusters: [{match: x, reason: x}]", "nodes belongs to"},
+		{"skips: [{match: x, reason: x, nodes: 2}]", "nodes belongs to"},
 		{"knownFailures: [{match: x, reason: x}]", "is to be repaired"},
 		{"knownFailures: [{match: x, reason: x, proxies: [nftables, fairway]}]", "is to be repaired"},
 	} {

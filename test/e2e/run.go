@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,25 +56,32 @@ func (r *runner) run(ctx context.Context, t target) (*Result, error) {
 	if len(names) == 0 {
 		return nil, fmt.Errorf("no spec is to be run: all that were asked for are left out on %s", t)
 	}
-	log, err := os.Create(filepath.Join(r.out, t.name(r.suite)+".log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	progress(r.log, "%s: %d specs, %d at a time; all their output goes to %s", t, len(names), r.procs, log.Name())
-	p := &part{runner: r, suite: suite, res: res, total: len(names), output: log}
-	var reports []*ginkgoReport
-	for _, g := range r.rules.groups(names, t) {
-		report, err := p.run(ctx, g)
-		if ctx.Err() != nil {
-			return nil, ctx.Err() // half a run is no result
-		}
+	progress(r.log, "%s: %d specs; their output goes to %s", t, len(names), filepath.Join(r.out, t.name(r.suite)+"*.log"))
+	began := time.Now()
+	p := &part{runner: r, suite: suite, res: res, total: len(names)}
+	groups := r.rules.groups(names, t)
+	reports, errs := make([]*ginkgoReport, len(groups)), make([]error, len(groups))
+	var wait sync.WaitGroup
+	for i, g := range groups {
+		// One after the other, so that each is ready early; specs run at the same time.
+		run, err := p.up(ctx, g)
 		if err != nil {
-			res.problem("on %d nodes: %v", g.nodes, err)
-		} else {
-			reports = append(reports, report)
+			errs[i] = err
+			continue
+		}
+		wait.Go(func() { reports[i], errs[i] = run() })
+	}
+	wait.Wait()
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // half a run is no result
+	}
+	for i, g := range groups {
+		if errs[i] != nil {
+			res.problem("on %d nodes: %v", g.nodes, errs[i])
 		}
 	}
+	reports = slices.DeleteFunc(reports, func(r *ginkgoReport) bool { return r == nil })
+	res.Seconds = time.Since(began).Seconds()
 	if err := res.judge(r.rules, names, reports); err != nil {
 		return nil, err
 	}
@@ -88,39 +97,47 @@ func (r *runner) run(ctx context.Context, t target) (*Result, error) {
 	return res, res.write(r.out)
 }
 
-// part runs the specs of one target, group by group.
+// part runs the specs of one target, each group on a cluster of its own.
 type part struct {
 	*runner
-	suite                *build.Suite
-	res                  *Result
-	total, ended, failed int       // specs
-	output               io.Writer // of the specs
+	suite *build.Suite
+	res   *Result
+
+	mu                   sync.Mutex
+	total, ended, failed int // specs
 }
 
-// run brings up a cluster for a group of specs, and runs them.
-func (p *part) run(ctx context.Context, g group) (report *ginkgoReport, err error) {
+// up brings up the cluster for a group of specs. What it returns runs them there
+// and takes the cluster down.
+func (p *part) up(ctx context.Context, g group) (run func() (*ginkgoReport, error), err error) {
 	t := p.res.target
-	name := t.cluster(p.res.Suite)
-	if g.nodes != usualNodes {
-		name += fmt.Sprintf("-%d", g.nodes)
-	}
-	began := time.Now()
-	progress(p.log, "%s: bring up cluster %s of %d nodes for %d specs", t, name, g.nodes, len(g.names))
+	name := t.cluster(p.res.Suite) + g.suffix()
+	say := &lines{to: p.say, prefix: fmt.Sprintf("%s, %d nodes: ", t, g.nodes)}
 	cluster, err := k8s.Up(ctx, k8s.Options{
 		Name: name, Nodes: g.nodes, Proxy: t.Proxy, IPFamily: t.Family, Kubernetes: t.Kubernetes, Images: p.suite.Images,
-	}, p.log)
+	}, say)
 	if err != nil {
 		return nil, err
 	}
-	if !p.keep {
-		defer func() {
+	return func() (*ginkgoReport, error) {
+		report, err := p.run(ctx, cluster, g)
+		if !p.keep {
 			// Also after an interrupt.
 			down, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 			defer cancel()
 			err = errors.Join(err, k8s.Down(down, name))
-		}()
+		}
+		return report, err
+	}, nil
+}
+
+// run runs a group of specs on its cluster.
+func (p *part) run(ctx context.Context, cluster *k8s.Cluster, g group) (*ginkgoReport, error) {
+	output, err := os.Create(filepath.Join(p.out, p.res.name(p.res.Suite)+g.suffix()+".log"))
+	if err != nil {
+		return nil, err
 	}
-	p.res.UpSeconds += time.Since(began).Seconds()
+	defer output.Close()
 	dir, err := os.MkdirTemp("", "fairway-e2e-")
 	if err != nil {
 		return nil, err
@@ -132,8 +149,8 @@ func (p *part) run(ctx context.Context, g group) (report *ginkgoReport, err erro
 	}
 	defer stop()
 	run := &ginkgoRun{
-		suite: p.suite, names: g.names, kubeconfig: cluster.KubeconfigInside(), nodes: g.nodes, procs: p.procs, timeout: p.timeout,
-		dir: dir, log: p.output,
+		suite: p.suite, names: g.names, kubeconfig: cluster.KubeconfigInside(), nodes: g.nodes,
+		procs: min(p.procs, len(g.names)), timeout: p.timeout, dir: dir, log: output,
 		done: func(name, outcome string, took time.Duration) {
 			kill()
 			p.done(name, outcome, took)
@@ -156,19 +173,22 @@ func (p *part) killing(ctx context.Context, cluster *k8s.Cluster) (start, stop f
 	if err != nil {
 		return nil, nil, err
 	}
-	k := &killer{client: client, every: p.kill, failed: func(err error) { progress(p.log, "%s: kill an agent: %v", p.res.target, err) }}
+	k := &killer{client: client, every: p.kill, failed: func(err error) { p.say(fmt.Sprintf("%s: kill an agent: %v", p.res.target, err)) }}
 	ctx, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	start = sync.OnceFunc(func() { wait.Go(func() { k.run(ctx) }) })
 	return start, func() {
 		cancel()
 		wait.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.res.Kills += int(k.kills.Load())
 	}, nil
 }
 
 // done tells of a spec that ended.
 func (p *part) done(name, outcome string, took time.Duration) {
+	p.mu.Lock()
 	p.ended++
 	if outcome != string(passed) && outcome != string(skipped) {
 		p.failed++
@@ -177,5 +197,33 @@ func (p *part) done(name, outcome string, took time.Duration) {
 	if p.failed > 0 {
 		note = fmt.Sprintf(", %d failed", p.failed)
 	}
-	progress(p.log, "%s: %d of %d%s: %s after %.0f s: %s", p.res.target, p.ended, p.total, note, outcome, took.Seconds(), name)
+	line := fmt.Sprintf("%s: %d of %d%s: %s after %.0f s: %s", p.res.target, p.ended, p.total, note, outcome, took.Seconds(), name)
+	p.mu.Unlock()
+	p.say(line)
+}
+
+// say writes a line of progress. Clusters do so at the same time.
+func (p *part) say(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	progress(p.log, "%s", line)
+}
+
+// lines is a writer that passes on whole lines.
+type lines struct {
+	to     func(line string)
+	prefix string
+	rest   []byte
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.rest = append(l.rest, b...)
+	for {
+		line, rest, ok := bytes.Cut(l.rest, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		l.to(l.prefix + string(line))
+		l.rest = rest
+	}
 }
