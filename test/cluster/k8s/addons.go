@@ -51,25 +51,33 @@ type addonsEnv struct {
 	// DNS are the addresses of the Service kube-dns, one a family.
 	DNS   []netip.Addr
 	Nodes []nodeInfo
-	Log   *slog.Logger
+	// Serving returns when the Service proxies of all nodes serve.
+	Serving func(context.Context) error
+	Log     *slog.Logger
 }
 
 // addons applies what a cluster is given when its API server is ready: cluster
 // DNS, and Fairway's agent where it is the proxy. Applying again changes nothing.
 func addons(ctx context.Context, env addonsEnv) error {
-	objects, err := env.dns()
-	if err != nil {
-		return err
-	}
 	if env.Proxy == "fairway" {
 		agent, err := env.agent()
 		if err != nil {
 			return err
 		}
-		// The agent first: DNS reaches the API server through it.
-		objects = append(agent, objects...)
+		if err := apply(ctx, env.Config, agent); err != nil {
+			return err
+		}
+		// DNS reaches the API server through the agent. If it started before, it
+		// would wait longer and longer from one try to the next.
+		if err := env.Serving(ctx); err != nil {
+			return err
+		}
 	}
-	return apply(ctx, env.Config, objects)
+	dns, err := env.dns()
+	if err != nil {
+		return err
+	}
+	return apply(ctx, env.Config, dns)
 }
 
 // dns is CoreDNS, at the cluster's own DNS addresses.

@@ -73,19 +73,12 @@ func (s *supervisor) waitNode(ctx context.Context, n *clusterNode, after time.Ti
 
 // waitProxies waits until the Service proxy of every node answers its health
 // check, which is after its first sync.
-func (s *supervisor) waitProxies(ctx context.Context, say func(string, ...any)) error {
-	if s.Proxy == "none" {
-		return nil
-	}
+func (s *supervisor) waitProxies(ctx context.Context) error {
 	g, waiting := errgroup.WithContext(ctx)
 	for _, n := range s.nodes {
 		g.Go(func() error { return s.waitProxy(waiting, n) })
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	say("proxies serve (%s)", s.Proxy)
-	return nil
+	return g.Wait()
 }
 
 func (s *supervisor) waitProxy(ctx context.Context, n *clusterNode) error {

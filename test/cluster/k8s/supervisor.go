@@ -91,7 +91,7 @@ func (s *supervisor) bringUp(life, ctx context.Context, say func(format string, 
 		}
 		// Nodes take as long as the API server: they start at the same time.
 		start, starting := errgroup.WithContext(ctx)
-		start.Go(func() error { return s.startCluster(life, starting, fail, say) })
+		start.Go(func() error { return s.startCluster(starting, fail, say) })
 		for _, n := range s.nodes {
 			start.Go(func() error {
 				if err := s.startNode(n); err != nil {
@@ -109,7 +109,14 @@ func (s *supervisor) bringUp(life, ctx context.Context, say func(format string, 
 		}
 		wait, waiting := errgroup.WithContext(ctx)
 		wait.Go(func() error { return s.waitNodes(waiting, say) })
-		wait.Go(func() error { return s.waitProxies(waiting, say) })
+		wait.Go(func() error {
+			err := s.waitProxies(waiting)
+			if err == nil && s.Proxy != "none" {
+				say("proxies serve (%s)", s.Proxy)
+			}
+			return err
+		})
+		wait.Go(func() error { return s.startAddons(life, waiting) })
 		wait.Go(func() error { return s.waitDNS(waiting, say) })
 		for _, n := range s.nodes {
 			wait.Go(func() error { return n.booted(waiting) })
@@ -142,7 +149,7 @@ func (s *supervisor) startGuarded(ctx context.Context, fail context.CancelCauseF
 }
 
 // startCluster makes a cluster of an API server.
-func (s *supervisor) startCluster(life, ctx context.Context, fail context.CancelCauseFunc, say func(string, ...any)) error {
+func (s *supervisor) startCluster(ctx context.Context, fail context.CancelCauseFunc, say func(string, ...any)) error {
 	if err := s.process("apiserver").wait(ctx); err != nil {
 		return err
 	}
@@ -156,25 +163,29 @@ func (s *supervisor) startCluster(life, ctx context.Context, fail context.Cancel
 			return err
 		}
 	}
-	env := s.addonsEnv()
+	return nil
+}
+
+// startAddons gives the cluster what runs on it, and load balancers, which go on
+// as long as life.
+func (s *supervisor) startAddons(life, ctx context.Context) error {
 	if err := s.waitNamespace(ctx, "kube-system"); err != nil {
 		return err
 	}
-	if err := addons(ctx, env); err != nil {
-		return err
-	}
+	env := s.addonsEnv()
 	go func() {
 		if err := serveLoadBalancers(life, env); err != nil && life.Err() == nil {
 			s.log.Error("load balancers have ended", "error", err)
 		}
 	}()
-	return nil
+	return addons(ctx, env)
 }
 
 func (s *supervisor) addonsEnv() addonsEnv {
 	env := addonsEnv{
 		Client: s.client, Config: s.config, Proxy: s.Proxy, Kubernetes: s.Kubernetes,
 		APIServer: apiServer(s.IPFamily), Log: s.log,
+		Serving:      s.waitProxies,
 		Families:     each(s.wires.families, func(f family) string { return f.name }),
 		ClusterCIDRs: each(s.wires.families, func(f family) netip.Prefix { return f.pods }),
 		DNS:          each(s.wires.families, func(f family) netip.Addr { return f.dns }),

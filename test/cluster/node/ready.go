@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/emptypb"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -22,10 +24,11 @@ const (
 	containerdSocket = "/run/containerd/containerd.sock"
 	// criPatience bounds the start of containerd.
 	criPatience = 30 * time.Second
-	// controlPlanePatience is how long daemons that need the API server wait for
-	// their Node object. They start then all the same: a node that boots while the
-	// control plane is down behaves like a real one.
-	controlPlanePatience = time.Minute
+	// nodePatience is how long daemons that need their Node object wait for it when
+	// the API server answers that it is not there, or not complete. They start then
+	// all the same, as somebody may have deleted it. As long as the API server does
+	// not answer they would do nothing but wait ever longer between attempts.
+	nodePatience = time.Minute
 )
 
 // waitForCRI waits until containerd answers what the kubelet asks first. The
@@ -61,7 +64,7 @@ func waitForCRI(ctx context.Context) error {
 }
 
 // waitForNode waits until this node's Node object is as it should be, or until
-// patience is at its end.
+// nodePatience is at its end.
 func (m *machine) waitForNode(ctx context.Context, ok func(*corev1.Node) bool) error {
 	cfg, err := clientcmd.BuildConfigFromFlags("", kubernetesDir+"/"+m.cfg.Name+".kubeconfig")
 	if err != nil {
@@ -72,16 +75,26 @@ func (m *machine) waitForNode(ctx context.Context, ok func(*corev1.Node) bool) e
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, controlPlanePatience)
-	defer cancel()
-	_ = poll(ctx, 100*time.Millisecond, func() error {
+	var answered time.Time
+	return poll(ctx, 100*time.Millisecond, func() error {
 		n, err := client.CoreV1().Nodes().Get(ctx, m.cfg.Name, metav1.GetOptions{})
-		if err == nil && !ok(n) {
-			err = errors.New("not yet")
+		switch {
+		case err == nil && ok(n):
+			return nil
+		case err == nil:
+			err = errors.New("the Node object is not complete")
+		case !apierrors.IsNotFound(err):
+			return err
+		}
+		if answered.IsZero() {
+			answered = time.Now()
+		}
+		if time.Since(answered) > nodePatience {
+			log.Printf("not waiting longer: %v", err)
+			return nil
 		}
 		return err
 	})
-	return nil
 }
 
 func exists(*corev1.Node) bool { return true }
