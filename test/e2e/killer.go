@@ -14,6 +14,9 @@ import (
 
 // killer deletes the agents' pods without grace while specs run, one node after
 // the other, as a crash or an upgrade in a hurry does. Services must go on.
+//
+// It takes ready ones: specs change Services all the time and wait some seconds
+// for it, and an agent that never gets to its first sync applies nothing.
 type killer struct {
 	client kubernetes.Interface
 	every  time.Duration
@@ -46,7 +49,7 @@ func (k *killer) run(ctx context.Context) {
 	}
 }
 
-// next deletes the agent of the first node after last that has a running one.
+// next deletes the agent of the first node after last that has a ready one.
 // Without any it kills nothing and returns "".
 func (k *killer) next(ctx context.Context, last string) (node string, err error) {
 	pods := k.client.CoreV1().Pods("kube-system")
@@ -54,16 +57,18 @@ func (k *killer) next(ctx context.Context, last string) (node string, err error)
 	if err != nil {
 		return "", err
 	}
-	running := slices.DeleteFunc(all.Items, func(p corev1.Pod) bool {
-		return p.Status.Phase != corev1.PodRunning || p.DeletionTimestamp != nil
+	ready := slices.DeleteFunc(all.Items, func(p corev1.Pod) bool {
+		return p.DeletionTimestamp != nil || !slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+		})
 	})
-	if len(running) == 0 {
+	if len(ready) == 0 {
 		return "", nil
 	}
-	slices.SortFunc(running, func(a, b corev1.Pod) int { return strings.Compare(a.Spec.NodeName, b.Spec.NodeName) })
-	victim := running[0]
-	if i := slices.IndexFunc(running, func(p corev1.Pod) bool { return p.Spec.NodeName > last }); i >= 0 {
-		victim = running[i]
+	slices.SortFunc(ready, func(a, b corev1.Pod) int { return strings.Compare(a.Spec.NodeName, b.Spec.NodeName) })
+	victim := ready[0]
+	if i := slices.IndexFunc(ready, func(p corev1.Pod) bool { return p.Spec.NodeName > last }); i >= 0 {
+		victim = ready[i]
 	}
 	now := int64(0)
 	return victim.Spec.NodeName, pods.Delete(ctx, victim.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})

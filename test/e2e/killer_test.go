@@ -10,16 +10,16 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 )
 
-func agent(node string, phase corev1.PodPhase) *corev1.Pod {
+func agent(node string, ready corev1.ConditionStatus) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "fairway-agent-" + node, Labels: map[string]string{"app": "fairway-agent"}},
 		Spec:       corev1.PodSpec{NodeName: node},
-		Status:     corev1.PodStatus{Phase: phase},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}},
 	}
 }
 
 func TestKillerTakesOneNodeAfterTheOther(t *testing.T) {
-	client := fake.NewClientset(agent("n1", corev1.PodRunning), agent("n2", corev1.PodPending), agent("n3", corev1.PodRunning))
+	client := fake.NewClientset(agent("n1", corev1.ConditionTrue), agent("n2", corev1.ConditionFalse), agent("n3", corev1.ConditionTrue))
 	k := &killer{client: client}
 	last := ""
 	for _, want := range []string{"n1", "n3", ""} {
@@ -34,7 +34,7 @@ func TestKillerTakesOneNodeAfterTheOther(t *testing.T) {
 		t.Errorf("%v, %v", left, err)
 	}
 	// From the last node it goes on with the first.
-	client = fake.NewClientset(agent("n1", corev1.PodRunning), agent("n2", corev1.PodRunning))
+	client = fake.NewClientset(agent("n1", corev1.ConditionTrue), agent("n2", corev1.ConditionTrue))
 	k = &killer{client: client}
 	if node, err := k.next(t.Context(), "n2"); err != nil || node != "n1" {
 		t.Errorf("%q, %v", node, err)
@@ -43,7 +43,7 @@ func TestKillerTakesOneNodeAfterTheOther(t *testing.T) {
 
 func TestKillerCounts(t *testing.T) {
 	k := &killer{
-		client: fake.NewClientset(agent("n1", corev1.PodRunning), agent("n2", corev1.PodRunning)), every: time.Millisecond,
+		client: fake.NewClientset(agent("n1", corev1.ConditionTrue), agent("n2", corev1.ConditionTrue)), every: time.Millisecond,
 		failed: func(err error) { t.Error(err) },
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -33,10 +33,28 @@ var toolPaths = map[string]string{
 	"/usr/bin/nc":         "/bin/nc.openbsd",
 	"/usr/bin/socat":      "/usr/bin/socat",
 	"/usr/bin/ss":         "/bin/ss",
-	"/usr/bin/wget":       "/usr/bin/wget", // that of Debian's busybox crashes on -T
+	gnuWget:               "/usr/bin/wget",
 	"/usr/sbin/conntrack": "/usr/sbin/conntrack",
 	"/usr/sbin/ip":        "/bin/ip",
 }
+
+// gnuWget is behind a script that makes it take what the suite's images take,
+// which is busybox's: Debian's crashes on -T.
+const gnuWget = "/usr/libexec/wget"
+
+// wgetScript lets an IPv6 address stand for a URL without brackets, and tries
+// once: what runs wget tries again by itself.
+const wgetScript = `#!/bin/sh
+for a in "$@"; do
+	case $a in
+	-* | *[!0-9a-fA-F:.]*) ;;
+	*:*:*) a="[$a]" ;;
+	esac
+	set -- "$@" "$a"
+	shift
+done
+exec ` + gnuWget + ` --tries=1 "$@"
+`
 
 // unwinder is what the C library loads by name, when a thread is cancelled.
 const unwinder = "libgcc_s.so.1"
@@ -104,8 +122,7 @@ func (u userland) applets(ctx context.Context, at string) ([]string, error) {
 // tools is a layer of what the suite runs in pods.
 func (u userland) tools(base *oci.Layer) (*oci.Layer, error) {
 	l := &oci.Layer{}
-	// As busybox does: what runs it tries again by itself.
-	l.Text("/etc/wgetrc", "tries = 1\n")
+	l.Script("/usr/bin/wget", wgetScript)
 	return l, u.programs(l, base, toolPaths)
 }
 

@@ -56,6 +56,11 @@ func (l *Layer) Text(path, content string) {
 	l.Files = append(l.Files, File{Path: path, Mode: 0o644, Data: []byte(content)})
 }
 
+// Script adds an executable file with the given content.
+func (l *Layer) Script(path, content string) {
+	l.Files = append(l.Files, File{Path: path, Mode: 0o755, Data: []byte(content)})
+}
+
 // Dir adds a directory.
 func (l *Layer) Dir(path string, mode fs.FileMode) {
 	l.Files = append(l.Files, File{Path: path, Mode: fs.ModeDir | mode})
