@@ -70,7 +70,7 @@ var rules = []rule{
 	},
 	{
 		packages: []string{"internal/proxy/...", "internal/hbone/...", "internal/flow/..."},
-		internal: []string{"internal/model", "internal/driver", "internal/netns", "internal/flow/..."},
+		internal: []string{"internal/model", "internal/driver", "internal/netns", "internal/flow/...", "internal/proxy/..."},
 		external: []string{"*"}, never: append([]string{"github.com/cilium/statedb"}, kubernetes...),
 	},
 	// Links and namespaces; servers that know only their own protocol.

@@ -11,8 +11,8 @@ import (
 // HTTP/1.1, HTTP/2 and HTTP/3 servers implement it; the engine answers through it.
 //
 // A Stream is used by one goroutine, but that ReadBody may run in another one
-// than the rest, and Abort may be called by any. It is not used after its handler
-// returned.
+// than the rest, and StopBody, Gone and Abort may be called by any. It is not used
+// after its handler returned.
 type Stream interface {
 	// Request is the head. The engine may change it.
 	Request() *Request
@@ -39,6 +39,13 @@ type Stream interface {
 	WriteTrailers(fields []Field) error
 	// Flush sends what is in a buffer.
 	Flush() error
+	// StopBody makes a ReadBody that waits, and all later ones, return an error at
+	// once, because nobody wants the rest of the body. The response goes on. Any
+	// goroutine may call it.
+	StopBody()
+	// Gone tells, without waiting, whether the client is known to have left, or
+	// its stream to have been reset. Any goroutine may call it.
+	Gone() bool
 	// Hijack gives the raw bytes of both directions after a response with Upgrade:
 	// the connection of HTTP/1.1, or the DATA of a stream.
 	Hijack() (net.Conn, error)
