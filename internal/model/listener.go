@@ -62,7 +62,8 @@ func (p ListenerProtocol) String() string {
 // matches the TLS server name (HTTPS, TLS) or the Host of the request (HTTP)
 // takes it, and no other is considered (GatewayHTTPListenerIsolation). Compilers
 // resolve conflicts: of one port no two listeners have the same hostname, and
-// only HTTPS and TLS, or HTTPS (over QUIC) and UDP, share one.
+// only HTTPS and TLS share one. UDP shares a port with any of the others; where
+// it does, no HTTPS listener of that port has EnableHTTP3.
 type Listener struct {
 	ID       ListenerID
 	Port     uint16

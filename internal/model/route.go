@@ -18,14 +18,23 @@ const (
 	Ingress   RouteKind = "Ingress"
 )
 
-// RouteID names the object a route comes from.
+// RouteID names the object a route comes from. An Ingress has rules for each of
+// its hosts, so it becomes one route a host.
 type RouteID struct {
 	Kind RouteKind
 	ObjectName
+	// Host is set for an Ingress alone, as in Attachment.Hostnames: "" is any.
+	Host string
 }
 
-// String returns "Kind namespace/name".
-func (id RouteID) String() string { return string(id.Kind) + " " + id.ObjectName.String() }
+// String returns "Kind namespace/name", for a host of an Ingress with " (host)" after it.
+func (id RouteID) String() string {
+	s := string(id.Kind) + " " + id.ObjectName.String()
+	if id.Host != "" {
+		s += " (" + id.Host + ")"
+	}
+	return s
+}
 
 // Route is what one object sends where. It is the unit that is compiled, applied
 // and reported.

@@ -64,6 +64,9 @@ type UpstreamTLS struct {
 	// SubjectAltNames, if any, one of which the certificate must have: host names,
 	// and URIs such as SPIFFE IDs.
 	SubjectAltNames []SubjectAltName
+	// ClientCertificate is shown to this upstream (XBackend) instead of the one of
+	// GatewaySettings; zero for none of its own.
+	ClientCertificate ObjectName
 	// Invalid is why no connection can be made: a CA that is not there. Requests
 	// are answered with 500.
 	Invalid string
@@ -99,6 +102,22 @@ type UpstreamPolicy struct {
 	HealthCheck     *HealthCheck
 	Outlier         *Outlier
 	SendProxyHeader uint8 // version of the PROXY header that begins each connection; 0: none
+	// RetryBudget bounds retries to this upstream, whichever rules they come from;
+	// nil: only that of the rule (TrafficPolicy) does (GEP-3388).
+	RetryBudget *RetryBudget
+	// Session keeps clients at one endpoint for rules that have no Session of their
+	// own (GEP-1619); nil: none.
+	Session *SessionPersistence
+}
+
+// RetryBudget lets a retry go out while, of the requests of the last Interval,
+// no more than Percent are retries, or while there were fewer than MinRetries
+// retries in the last MinInterval. Otherwise the answer is 503.
+type RetryBudget struct {
+	Percent     int // 0 to 100
+	Interval    time.Duration
+	MinRetries  int
+	MinInterval time.Duration
 }
 
 // Balance is how an endpoint is chosen.
