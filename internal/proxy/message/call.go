@@ -26,7 +26,8 @@ type Call interface {
 	// ReadBody reads of the response's body, and io.EOF after it.
 	ReadBody(p []byte) (int, error)
 	// Buffered returns what of the body has arrived and was not read, without
-	// waiting, and whether that is the rest of it. It is valid until ReadBody.
+	// waiting, and whether that is the rest of the message: all of the body, and no
+	// trailers after it. It is valid until ReadBody, which still has it to read.
 	Buffered() (p []byte, all bool)
 	// Trailers are valid after ReadBody returned io.EOF.
 	Trailers() []Field

@@ -89,6 +89,7 @@ func (r *Request) Host() []byte {
 type Response struct {
 	Status int
 	Fields []Field
+	// Length of a response to HEAD is what GET would give, though no body comes.
 	Length Length
 	// Upgrade says that the backend agreed to change the protocol (101, or 200 to
 	// an extended CONNECT).

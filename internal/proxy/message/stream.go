@@ -23,7 +23,8 @@ type Stream interface {
 	// are errors of type *Error.
 	ReadBody(p []byte) (int, error)
 	// Buffered returns what of the body has arrived and was not read, without
-	// waiting, and whether that is the rest of it. It is valid until ReadBody.
+	// waiting, and whether that is the rest of the message: all of the body, and no
+	// trailers after it. It is valid until ReadBody, which still has it to read.
 	Buffered() (p []byte, all bool)
 	// RequestTrailers are valid after ReadBody returned io.EOF.
 	RequestTrailers() []Field
