@@ -2,191 +2,39 @@ package main
 
 import (
 	"fmt"
-	"html"
-	"math"
-	"slices"
-	"strings"
+
+	"github.com/fairwaynet/fairway/test/bench/report"
 )
 
-// Both kinds of chart have a logarithmic axis of values: the data planes are
-// orders of magnitude apart.
-const (
-	chartW, chartH                   = 720, 400
-	plotLeft, plotRight              = 70, 700
-	plotTop, plotBottom              = 70, 340
-	styleText                        = `font-family="sans-serif" font-size="12" fill="#333"`
-	styleGrid                        = `stroke="#ddd"`
-	legendTop, legendStep, legendLen = 50, 165, 18
-)
-
-var colours = map[kind]string{direct: "#888", fairway: "#0a7", nftKP: "#36c", iptables: "#d62"}
-
-// point is one value of a chart.
-type point struct {
-	plane kind
-	// x is the size in a line chart.
-	x int
-	// group names the bars that stand together in a bar chart.
-	group string
-	y     float64
-}
-
-// scale maps values onto pixels logarithmically.
-type scale struct{ lo, hi, from, to float64 }
-
-// newScale spans whole decades around all values.
-func newScale(values []float64, from, to float64) scale {
-	lo, hi := slices.Min(values), slices.Max(values)
-	return scale{math.Floor(math.Log10(lo)), math.Max(math.Ceil(math.Log10(hi)), math.Floor(math.Log10(lo))+1), from, to}
-}
-
-func (s scale) at(v float64) float64 {
-	return s.from + (math.Log10(v)-s.lo)/(s.hi-s.lo)*(s.to-s.from)
-}
-
-// decades are the values of the grid.
-func (s scale) decades() (out []float64) {
-	for e := s.lo; e <= s.hi; e++ {
-		out = append(out, math.Pow(10, e))
-	}
-	return out
-}
-
-// chart collects the elements of an SVG.
-type chart struct{ strings.Builder }
-
-func (c *chart) add(format string, args ...any) { fmt.Fprintf(c, format+"\n", args...) }
-
-func (c *chart) text(x, y float64, anchor, s string) {
-	c.add(`<text x="%.1f" y="%.1f" text-anchor="%s" %s>%s</text>`, x, y, anchor, styleText, html.EscapeString(s))
-}
-
-// frame draws what all charts have: title, legend, and the axis of values.
-func frame(title string, points []point, y scale) *chart {
-	c := &chart{}
-	c.add(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d">`, chartW, chartH, chartW, chartH)
-	c.add(`<rect width="100%%" height="100%%" fill="#fff"/>`)
-	c.add(`<text x="%d" y="24" font-family="sans-serif" font-size="15" fill="#111">%s</text>`, plotLeft, html.EscapeString(title))
-	for i, k := range distinct(points, func(p point) kind { return p.plane }) {
-		x := float64(plotLeft + i*legendStep)
-		c.add(`<rect x="%.1f" y="%d" width="%d" height="8" fill="%s"/>`, x, legendTop-8, legendLen, colours[k])
-		c.text(x+legendLen+5, legendTop, "start", string(k))
-	}
-	for _, v := range y.decades() {
-		c.add(`<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" %s/>`, plotLeft, plotRight, y.at(v), y.at(v), styleGrid)
-		c.text(plotLeft-6, y.at(v)+4, "end", fmt.Sprintf("%g", v))
-	}
-	return c
-}
-
-func (c *chart) end() string {
-	c.add(`</svg>`)
-	return c.String()
-}
-
-func values(points []point) (out []float64) {
-	for _, p := range points {
-		out = append(out, p.y)
-	}
-	return out
-}
-
-// lineChart draws y over x, one line for each data plane. Both axes are
-// logarithmic.
-func lineChart(title, xName string, points []point) string {
-	points = positive(points)
-	if len(points) == 0 {
-		return ""
-	}
-	var xs []float64
-	for _, p := range points {
-		xs = append(xs, float64(p.x))
-	}
-	x, y := newScale(xs, plotLeft, plotRight), newScale(values(points), plotBottom, plotTop)
-	c := frame(title, points, y)
-	for _, v := range x.decades() {
-		c.add(`<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" %s/>`, x.at(v), x.at(v), plotTop, plotBottom, styleGrid)
-		c.text(x.at(v), plotBottom+18, "middle", fmt.Sprintf("%g", v))
-	}
-	c.text((plotLeft+plotRight)/2, plotBottom+40, "middle", xName)
-	for _, k := range distinct(points, func(p point) kind { return p.plane }) {
-		var line []string
-		for _, p := range points {
-			if p.plane == k {
-				px, py := x.at(float64(p.x)), y.at(p.y)
-				line = append(line, fmt.Sprintf("%.1f,%.1f", px, py))
-				c.add(`<circle cx="%.1f" cy="%.1f" r="3" fill="%s"><title>%s, %d: %.4g</title></circle>`, px, py, colours[k], k, p.x, p.y)
-			}
-		}
-		c.add(`<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`, strings.Join(line, " "), colours[k])
-	}
-	return c.end()
-}
-
-// barChart draws groups of bars, one bar for each data plane in a group, with
-// the value above it. The axis is logarithmic: a bar begins at its lowest decade.
-func barChart(title string, points []point) string {
-	points = positive(points)
-	if len(points) == 0 {
-		return ""
-	}
-	y := newScale(values(points), plotBottom, plotTop+12)
-	c := frame(title, points, y)
-	groups := distinct(points, func(p point) string { return p.group })
-	width := float64(plotRight-plotLeft) / float64(len(groups))
-	for g, name := range groups {
-		left := plotLeft + float64(g)*width
-		c.text(left+width/2, plotBottom+18, "middle", name)
-		var in []point
-		for _, p := range points {
-			if p.group == name {
-				in = append(in, p)
-			}
-		}
-		bar := math.Min(60, width*0.8/float64(len(in)))
-		x := left + (width-bar*float64(len(in)))/2
-		for _, p := range in {
-			top := y.at(p.y)
-			c.add(`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>`, x, top, bar-2, plotBottom-top, colours[p.plane])
-			c.text(x+bar/2-1, top-4, "middle", number(p.y))
-			x += bar
-		}
-	}
-	return c.end()
-}
-
-// positive leaves out what was not measured.
-func positive(points []point) []point {
-	return slices.DeleteFunc(slices.Clone(points), func(p point) bool { return p.y <= 0 })
-}
+var colours = report.Colours{string(direct): "#888", string(fairway): "#0a7", string(nftKP): "#36c", string(iptables): "#d62"}
 
 // charts returns the SVG files by name.
 func (r *Results) charts() map[string]string {
-	var p50, p99, coldTime, coldMem, change, big []point
+	var p50, p99, coldTime, coldMem, change, big []report.Point
 	for _, l := range r.Latency {
-		p50 = append(p50, point{plane: l.Plane, x: l.Services, y: l.P50})
-		p99 = append(p99, point{plane: l.Plane, x: l.Services, y: l.P99})
+		p50 = append(p50, report.Point{Series: string(l.Plane), X: l.Services, Y: l.P50})
+		p99 = append(p99, report.Point{Series: string(l.Plane), X: l.Services, Y: l.P99})
 	}
 	for _, k := range []kind{fairway, nftKP, iptables} {
 		c, _ := r.medianCold(k)
-		coldTime = append(coldTime, point{plane: k, group: "time, s", y: c.Seconds}, point{plane: k, group: "CPU, s", y: c.CPU})
-		coldMem = append(coldMem, point{plane: k, group: "process", y: c.PeakMiB}, point{plane: k, group: "biggest child", y: c.ChildMiB})
+		coldTime = append(coldTime, report.Point{Series: string(k), Group: "time, s", Y: c.Seconds}, report.Point{Series: string(k), Group: "CPU, s", Y: c.CPU})
+		coldMem = append(coldMem, report.Point{Series: string(k), Group: "process", Y: c.PeakMiB}, report.Point{Series: string(k), Group: "biggest child", Y: c.ChildMiB})
 	}
 	for _, c := range r.Change {
-		change = append(change, point{plane: c.Plane, group: fmt.Sprintf("%s, %d", c.What, c.Services), y: c.P50})
+		change = append(change, report.Point{Series: string(c.Plane), Group: fmt.Sprintf("%s, %d", c.What, c.Services), Y: c.P50})
 	}
 	for _, b := range r.Big {
 		if b.Failed == "" {
-			big = append(big, point{plane: b.Plane, group: b.How, y: b.Seconds})
+			big = append(big, report.Point{Series: string(b.Plane), Group: b.How, Y: b.Seconds})
 		}
 	}
 	out := map[string]string{
-		"latency-p50": lineChart("First packet: connect() p50, µs", "Services", p50),
-		"latency-p99": lineChart("First packet: connect() p99, µs", "Services", p99),
-		"cold":        barChart("Cold start", coldTime),
-		"cold-memory": barChart("Cold start: peak memory, MiB", coldMem),
-		"change":      barChart("API write to first answer, p50, ms", change),
-		"big":         barChart("Services with many endpoints: load, s", big),
+		"latency-p50": report.LineChart("First packet: connect() p50, µs", "Services", p50, colours),
+		"latency-p99": report.LineChart("First packet: connect() p99, µs", "Services", p99, colours),
+		"cold":        report.BarChart("Cold start", coldTime, colours),
+		"cold-memory": report.BarChart("Cold start: peak memory, MiB", coldMem, colours),
+		"change":      report.BarChart("API write to first answer, p50, ms", change, colours),
+		"big":         report.BarChart("Services with many endpoints: load, s", big, colours),
 	}
 	for name, svg := range out {
 		if svg == "" {

@@ -4,43 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/fairwaynet/fairway/test/bench/report"
 )
-
-// table is a markdown table.
-type table struct {
-	head []string
-	rows [][]string
-}
-
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
-
-// String returns the table with padded columns, so that it also reads well as
-// it is.
-func (t *table) String() string {
-	width := make([]int, len(t.head))
-	for _, row := range append([][]string{t.head}, t.rows...) {
-		for i, c := range row {
-			width[i] = max(width[i], len([]rune(c)))
-		}
-	}
-	var b strings.Builder
-	line := func(cells []string, fill string) {
-		for i, w := range width {
-			c := ""
-			if i < len(cells) {
-				c = cells[i]
-			}
-			b.WriteString("| " + c + strings.Repeat(fill, w-len([]rune(c))) + " ")
-		}
-		b.WriteString("|\n")
-	}
-	line(t.head, " ")
-	line(nil, "-")
-	for _, row := range t.rows {
-		line(row, " ")
-	}
-	return b.String()
-}
 
 // markdown returns all results as text.
 func (r *Results) markdown() string {
@@ -54,7 +20,7 @@ func (r *Results) markdown() string {
 	}
 	for _, part := range []struct {
 		title string
-		t     *table
+		t     *report.Table
 	}{
 		{"First packet: connect(), best round, p50 / p99 in µs", r.latencyTable()},
 		{"Cold start beside a full API server, median", r.coldTable()},
@@ -69,38 +35,14 @@ func (r *Results) markdown() string {
 	return b.String()
 }
 
-// ratio says how many times a is of b.
-func ratio(a, b float64) string {
-	if a == 0 || b == 0 {
-		return "–"
-	}
-	x := a / b
-	if x >= 10 {
-		return fmt.Sprintf("%.0f×", x)
-	}
-	return fmt.Sprintf("%.2f×", x)
-}
-
-func number(v float64) string {
-	switch {
-	case v == 0:
-		return "–"
-	case v >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case v >= 10:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
-}
-
-func (r *Results) latencyTable() *table {
+func (r *Results) latencyTable() *report.Table {
 	if len(r.Latency) == 0 {
 		return nil
 	}
 	planes := []kind{direct, fairway, nftKP, iptables}
-	t := &table{head: []string{"Services", "direct", "Fairway", "kube-proxy nftables", "kube-proxy iptables",
+	t := &report.Table{Head: []string{"Services", "direct", "Fairway", "kube-proxy nftables", "kube-proxy iptables",
 		"nftables ÷ Fairway", "iptables ÷ Fairway"}}
-	for _, size := range distinct(r.Latency, func(l Latency) int { return l.Services }) {
+	for _, size := range report.Distinct(r.Latency, func(l Latency) int { return l.Services }) {
 		row := []string{fmt.Sprint(size)}
 		of := map[kind]Latency{}
 		for _, k := range planes {
@@ -117,9 +59,9 @@ func (r *Results) latencyTable() *table {
 			row = append(row, fmt.Sprintf("%.1f / %.1f", of[k].P50, of[k].P99))
 		}
 		for _, k := range planes[2:] {
-			row = append(row, ratio(of[k].P50, of[fairway].P50)+" / "+ratio(of[k].P99, of[fairway].P99))
+			row = append(row, report.Ratio(of[k].P50, of[fairway].P50)+" / "+report.Ratio(of[k].P99, of[fairway].P99))
 		}
-		t.add(row...)
+		t.Add(row...)
 	}
 	return t
 }
@@ -155,11 +97,11 @@ func (r *Results) medianCold(k kind) (m Cold, ok bool) {
 	return m, true
 }
 
-func (r *Results) coldTable() *table {
+func (r *Results) coldTable() *report.Table {
 	if len(r.Cold) == 0 {
 		return nil
 	}
-	t := &table{head: []string{"data plane", "Services × endpoints", "tries", "until all is programmed, s", "CPU, s",
+	t := &report.Table{Head: []string{"data plane", "Services × endpoints", "tries", "until all is programmed, s", "CPU, s",
 		"peak RSS, MiB", "and of its biggest child, MiB", "time ÷ Fairway", "CPU ÷ Fairway"}}
 	base, _ := r.medianCold(fairway)
 	for _, k := range []kind{fairway, nftKP, iptables} {
@@ -175,23 +117,23 @@ func (r *Results) coldTable() *table {
 		}
 		what := fmt.Sprintf("%d × %d", c.Services, c.Endpoints)
 		if c.Failed != "" {
-			t.add(string(k), what, fmt.Sprint(n), c.Failed)
+			t.Add(string(k), what, fmt.Sprint(n), c.Failed)
 			continue
 		}
-		t.add(string(k), what, fmt.Sprint(n), number(c.Seconds), number(c.CPU), number(c.PeakMiB), number(c.ChildMiB),
-			ratio(c.Seconds, base.Seconds), ratio(c.CPU, base.CPU))
+		t.Add(string(k), what, fmt.Sprint(n), report.Number(c.Seconds), report.Number(c.CPU), report.Number(c.PeakMiB), report.Number(c.ChildMiB),
+			report.Ratio(c.Seconds, base.Seconds), report.Ratio(c.CPU, base.CPU))
 	}
 	return t
 }
 
-func (r *Results) changeTable() *table {
+func (r *Results) changeTable() *report.Table {
 	if len(r.Change) == 0 {
 		return nil
 	}
-	t := &table{head: []string{"change", "Services", "API server's part", "Fairway", "kube-proxy nftables", "kube-proxy iptables",
+	t := &report.Table{Head: []string{"change", "Services", "API server's part", "Fairway", "kube-proxy nftables", "kube-proxy iptables",
 		"nftables ÷ Fairway", "iptables ÷ Fairway"}}
-	for _, what := range distinct(r.Change, func(c Change) string { return c.What }) {
-		for _, size := range distinct(r.Change, func(c Change) int { return c.Services }) {
+	for _, what := range report.Distinct(r.Change, func(c Change) string { return c.What }) {
+		for _, size := range report.Distinct(r.Change, func(c Change) int { return c.Services }) {
 			row := []string{what, fmt.Sprint(size), "–"}
 			of := map[kind]float64{}
 			for _, k := range []kind{fairway, nftKP, iptables} {
@@ -205,51 +147,41 @@ func (r *Results) changeTable() *table {
 					continue
 				}
 				of[k] = r.Change[i].P50
-				row = append(row, number(of[k]))
+				row = append(row, report.Number(of[k]))
 				if k == fairway || row[2] == "–" {
-					row[2] = number(r.Change[i].APIP50)
+					row[2] = report.Number(r.Change[i].APIP50)
 				}
 			}
-			t.add(append(row, ratio(of[nftKP], of[fairway]), ratio(of[iptables], of[fairway]))...)
+			t.Add(append(row, report.Ratio(of[nftKP], of[fairway]), report.Ratio(of[iptables], of[fairway]))...)
 		}
 	}
 	return t
 }
 
-func (r *Results) bigTable() *table {
+func (r *Results) bigTable() *report.Table {
 	if len(r.Big) == 0 {
 		return nil
 	}
-	t := &table{head: []string{"data plane", "how", "Services × endpoints", "whole load, s", "of it waiting for the data plane, s",
+	t := &report.Table{Head: []string{"data plane", "how", "Services × endpoints", "whole load, s", "of it waiting for the data plane, s",
 		"longest sync at most, s", "CPU, s", "peak RSS, MiB", "and of its biggest child, MiB"}}
 	for _, x := range r.Big {
-		seconds := number(x.Seconds)
+		seconds := report.Number(x.Seconds)
 		if x.Failed != "" {
 			seconds = fmt.Sprintf("%s (%d of %d)", x.Failed, x.Loaded, x.Services)
 		}
-		t.add(string(x.Plane), x.How, fmt.Sprintf("%d × %d", x.Services, x.Endpoints), seconds, number(x.Waited),
-			number(x.LongestSync), number(x.CPU), number(x.PeakMiB), number(x.ChildMiB))
+		t.Add(string(x.Plane), x.How, fmt.Sprintf("%d × %d", x.Services, x.Endpoints), seconds, report.Number(x.Waited),
+			report.Number(x.LongestSync), report.Number(x.CPU), report.Number(x.PeakMiB), report.Number(x.ChildMiB))
 	}
 	return t
 }
 
-func (r *Results) upTable() *table {
+func (r *Results) upTable() *report.Table {
 	if r.Up == nil {
 		return nil
 	}
-	t := &table{head: []string{"what", "time, ms"}}
-	t.add("from the start to the first answer on localhost", number(r.Up.FirstAnswer))
-	t.add(fmt.Sprintf("from saving an edit to the first answer by it, p50 of %d", r.Up.Edits), number(r.Up.EditP50))
-	t.add("the worst of them", number(r.Up.EditWorst))
+	t := &report.Table{Head: []string{"what", "time, ms"}}
+	t.Add("from the start to the first answer on localhost", report.Number(r.Up.FirstAnswer))
+	t.Add(fmt.Sprintf("from saving an edit to the first answer by it, p50 of %d", r.Up.Edits), report.Number(r.Up.EditP50))
+	t.Add("the worst of them", report.Number(r.Up.EditWorst))
 	return t
-}
-
-// distinct returns what f gives of each, once, in order of appearance.
-func distinct[T any, K comparable](all []T, f func(T) K) (out []K) {
-	for _, x := range all {
-		if k := f(x); !slices.Contains(out, k) {
-			out = append(out, k)
-		}
-	}
-	return out
 }
