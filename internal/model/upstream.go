@@ -12,13 +12,19 @@ type UpstreamID struct {
 	Port uint16
 	// Kind is empty for a Service.
 	Kind string
+	// UDP tells a UDP port from the TCP port of the same number.
+	UDP bool
 }
 
-// String returns "namespace/name:port", for XBackends with the kind before it.
+// String returns "namespace/name:port", for XBackends with the kind before it,
+// for UDP with "/udp" after it.
 func (id UpstreamID) String() string {
 	s := fmt.Sprintf("%s:%d", id.ObjectName, id.Port)
 	if id.Kind != "" {
 		s = id.Kind + " " + s
+	}
+	if id.UDP {
+		s += "/udp"
 	}
 	return s
 }
