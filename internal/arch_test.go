@@ -49,8 +49,11 @@ var rules = []rule{
 	// What must be done, in plain Go.
 	{packages: []string{"internal/model"}},
 	// Objects: where they are kept, where they come from.
-	{packages: []string{"internal/store"}, external: []string{"github.com/cilium/statedb", "k8s.io/api/", "k8s.io/apimachinery/"}},
-	{packages: []string{"internal/source/..."}, internal: []string{"internal/store"}, external: []string{"*"}},
+	{
+		packages: []string{"internal/store"}, internal: []string{"api/..."},
+		external: []string{"github.com/cilium/statedb", "k8s.io/api/", "k8s.io/apimachinery/", "sigs.k8s.io/gateway-api/"},
+	},
+	{packages: []string{"internal/source/..."}, internal: []string{"internal/store", "internal/source/crd", "api/..."}, external: []string{"*"}},
 	// Compilers: objects to model, pure.
 	{
 		packages: []string{"internal/service", "internal/policy", "internal/route", "internal/mesh"},

@@ -192,10 +192,10 @@ func TestUp(t *testing.T) {
 	if body := httpGet(t, "http://"+at+"/"); !strings.Contains(body, `"pod": "web-`) {
 		t.Errorf("while the file is broken:\n%s", body)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "gateway.yaml"), []byte("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g}\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "gateway.yaml"), []byte("apiVersion: gateway.example.com/v1\nkind: Gateway\nmetadata: {name: g}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out.expect(t, `not acted on: gateway.networking.k8s.io/v1 Gateway \(1\)`)
+	out.expect(t, `not acted on: gateway.example.com/v1 Gateway \(1\)`)
 
 	if code := stop(); code != 0 {
 		t.Errorf("exit code %d:\n%s", code, out)

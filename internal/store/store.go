@@ -20,6 +20,10 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+
+	"github.com/fairwaynet/fairway/api/v1alpha1"
 )
 
 // Store holds one table for each kind of object that Fairway acts on.
@@ -40,6 +44,32 @@ type Store struct {
 	StatefulSets   statedb.RWTable[*appsv1.StatefulSet]
 	DaemonSets     statedb.RWTable[*appsv1.DaemonSet]
 	Jobs           statedb.RWTable[*batchv1.Job]
+
+	Gateway
+}
+
+// Gateway are the tables of what leads traffic into a cluster. Objects of
+// Gateway API are held as v1, whatever version they were written in.
+type Gateway struct {
+	GatewayClasses          statedb.RWTable[*gatewayv1.GatewayClass]
+	Gateways                statedb.RWTable[*gatewayv1.Gateway]
+	ListenerSets            statedb.RWTable[*gatewayv1.ListenerSet]
+	HTTPRoutes              statedb.RWTable[*gatewayv1.HTTPRoute]
+	GRPCRoutes              statedb.RWTable[*gatewayv1.GRPCRoute]
+	TLSRoutes               statedb.RWTable[*gatewayv1.TLSRoute]
+	TCPRoutes               statedb.RWTable[*gatewayv1.TCPRoute]
+	UDPRoutes               statedb.RWTable[*gatewayv1.UDPRoute]
+	BackendTLSPolicies      statedb.RWTable[*gatewayv1.BackendTLSPolicy]
+	ReferenceGrants         statedb.RWTable[*gatewayv1.ReferenceGrant]
+	XBackends               statedb.RWTable[*gatewayx.XBackend]
+	XBackendTrafficPolicies statedb.RWTable[*gatewayx.XBackendTrafficPolicy]
+	Ingresses               statedb.RWTable[*networkingv1.Ingress]
+	IngressClasses          statedb.RWTable[*networkingv1.IngressClass]
+	TrafficPolicies         statedb.RWTable[*v1alpha1.FairwayTrafficPolicy]
+	ListenerPolicies        statedb.RWTable[*v1alpha1.FairwayListenerPolicy]
+	// Secrets hold what may never be printed.
+	Secrets    statedb.RWTable[*corev1.Secret]
+	ConfigMaps statedb.RWTable[*corev1.ConfigMap]
 }
 
 // New returns an empty Store. Close frees it.
@@ -57,6 +87,24 @@ func New() (*Store, error) {
 	newTable(s.DB, &s.StatefulSets, "statefulsets", &err)
 	newTable(s.DB, &s.DaemonSets, "daemonsets", &err)
 	newTable(s.DB, &s.Jobs, "jobs", &err)
+	newTable(s.DB, &s.GatewayClasses, "gatewayclasses", &err)
+	newTable(s.DB, &s.Gateways, "gateways", &err)
+	newTable(s.DB, &s.ListenerSets, "listenersets", &err)
+	newTable(s.DB, &s.HTTPRoutes, "httproutes", &err)
+	newTable(s.DB, &s.GRPCRoutes, "grpcroutes", &err)
+	newTable(s.DB, &s.TLSRoutes, "tlsroutes", &err)
+	newTable(s.DB, &s.TCPRoutes, "tcproutes", &err)
+	newTable(s.DB, &s.UDPRoutes, "udproutes", &err)
+	newTable(s.DB, &s.BackendTLSPolicies, "backendtlspolicies", &err)
+	newTable(s.DB, &s.ReferenceGrants, "referencegrants", &err)
+	newTable(s.DB, &s.XBackends, "xbackends", &err)
+	newTable(s.DB, &s.XBackendTrafficPolicies, "xbackendtrafficpolicies", &err)
+	newTable(s.DB, &s.Ingresses, "ingresses", &err)
+	newTable(s.DB, &s.IngressClasses, "ingressclasses", &err)
+	newTable(s.DB, &s.TrafficPolicies, "fairwaytrafficpolicies", &err)
+	newTable(s.DB, &s.ListenerPolicies, "fairwaylistenerpolicies", &err)
+	newTable(s.DB, &s.Secrets, "secrets", &err)
+	newTable(s.DB, &s.ConfigMaps, "configmaps", &err)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +124,9 @@ func (s *Store) Tables() []statedb.TableMeta {
 	return []statedb.TableMeta{
 		s.Services, s.EndpointSlices, s.Nodes, s.ServiceCIDRs, s.Namespaces, s.Pods,
 		s.Deployments, s.ReplicaSets, s.StatefulSets, s.DaemonSets, s.Jobs,
+		s.GatewayClasses, s.Gateways, s.ListenerSets, s.HTTPRoutes, s.GRPCRoutes, s.TLSRoutes, s.TCPRoutes, s.UDPRoutes,
+		s.BackendTLSPolicies, s.ReferenceGrants, s.XBackends, s.XBackendTrafficPolicies, s.Ingresses, s.IngressClasses,
+		s.TrafficPolicies, s.ListenerPolicies, s.Secrets, s.ConfigMaps,
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 type checker struct {
 	file     string
 	object   string
+	secret   bool // the object's values may not be shown
 	problems []Problem
 }
 

@@ -3,6 +3,7 @@ package dir
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairwaynet/fairway/internal/source/crd"
 	"github.com/fairwaynet/fairway/internal/store"
 )
 
@@ -154,7 +156,7 @@ func (out *parsed) list(file string, c *checker, items place, apiVersion, item s
 
 // known reads an object of a kind that the store has a table for.
 func (out *parsed) known(c *checker, k *kind, root place) {
-	c.object = objectName(k, root)
+	c.object, c.secret = objectName(k, root), k.secret
 	strict{c}.check(root, k.typ)
 	var obj metav1.Object
 	if len(c.problems) == 0 {
@@ -182,12 +184,36 @@ func decode(c *checker, k *kind, root place) metav1.Object {
 		c.bad(root, "%v", err)
 		return nil
 	}
+	if apiVersion := root.f("apiVersion").str(); apiVersion != "" {
+		if s := crd.Find(apiVersion, k.name); s != nil {
+			if data = c.bySchema(root, s, data); data == nil {
+				return nil
+			}
+		}
+	}
 	obj, err := k.decode(data)
 	if err != nil {
 		c.bad(root, "%v", err)
 		return nil
 	}
 	return obj
+}
+
+// bySchema sets the defaults of a custom resource and reports what its
+// definition does not allow. It returns nil if there is anything.
+func (c *checker) bySchema(root place, s *crd.Schema, data []byte) []byte {
+	data, errs, err := s.Apply(context.Background(), data)
+	if err != nil {
+		c.bad(root, "%v", err)
+		return nil
+	}
+	for _, e := range errs {
+		c.bad(root.find(e.Field), "%s", e.Message)
+	}
+	if len(errs) > 0 {
+		return nil
+	}
+	return data
 }
 
 // lost notes an object that is there and cannot be used.

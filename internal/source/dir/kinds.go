@@ -15,19 +15,27 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/json"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	"github.com/fairwaynet/fairway/api/v1alpha1"
 	"github.com/fairwaynet/fairway/internal/store"
 )
 
 // kind is a kind of object that the store has a table for.
 type kind struct {
 	apiVersion, name string
-	namespaced       bool
-	checkName        func(*checker, place, string) bool
-	typ              reflect.Type
-	decode           func(data []byte) (metav1.Object, error)
-	validate         func(*checker, place, metav1.Object)
-	table            func(*store.Store) statedb.TableMeta
+	// former are other versions of the same group that have the same fields: an
+	// API server converts them by changing the apiVersion alone.
+	former     []string
+	namespaced bool
+	// secret says that values may not be shown.
+	secret    bool
+	checkName func(*checker, place, string) bool
+	typ       reflect.Type
+	decode    func(data []byte) (metav1.Object, error)
+	validate  func(*checker, place, metav1.Object)
+	table     func(*store.Store) statedb.TableMeta
 	// initializer marks the table as not read yet; what it returns undoes that.
 	initializer func(st *store.Store, txn statedb.WriteTxn, name string) func(statedb.WriteTxn)
 	put         func(*store.Store, statedb.WriteTxn, metav1.Object) (bool, error)
@@ -74,8 +82,15 @@ func newKind[T any, P object[T]](apiVersion, name string, table func(*store.Stor
 	}
 }
 
-func (k *kind) clusterScoped() *kind   { k.namespaced = false; return k }
-func (k *kind) namedByLabel() *kind    { k.checkName = (*checker).dnsLabel; return k }
+func (k *kind) clusterScoped() *kind { k.namespaced = false; return k }
+func (k *kind) namedByLabel() *kind  { k.checkName = (*checker).dnsLabel; return k }
+func (k *kind) keptSecret() *kind    { k.secret = true; return k }
+func (k *kind) alsoAs(versions ...string) *kind {
+	for _, v := range versions {
+		k.former = append(k.former, groupOf(k.apiVersion)+"/"+v)
+	}
+	return k
+}
 func groupOf(apiVersion string) string { g, _, _ := cutLast(apiVersion, "/"); return g }
 
 func cutLast(s, sep string) (before, after string, found bool) {
@@ -99,11 +114,42 @@ var kinds = []*kind{
 	newKind("apps/v1", "StatefulSet", func(s *store.Store) statedb.RWTable[*appsv1.StatefulSet] { return s.StatefulSets }, validateStatefulSet).namedByLabel(),
 	newKind("apps/v1", "DaemonSet", func(s *store.Store) statedb.RWTable[*appsv1.DaemonSet] { return s.DaemonSets }, validateDaemonSet),
 	newKind("batch/v1", "Job", func(s *store.Store) statedb.RWTable[*batchv1.Job] { return s.Jobs }, validateJob),
+	newKind("networking.k8s.io/v1", "Ingress", func(s *store.Store) statedb.RWTable[*networkingv1.Ingress] { return s.Ingresses }, validateIngress),
+	newKind("networking.k8s.io/v1", "IngressClass", func(s *store.Store) statedb.RWTable[*networkingv1.IngressClass] { return s.IngressClasses }, validateIngressClass).clusterScoped(),
+	newKind("v1", "Secret", func(s *store.Store) statedb.RWTable[*corev1.Secret] { return s.Secrets }, validateSecret).keptSecret(),
+	newKind("v1", "ConfigMap", func(s *store.Store) statedb.RWTable[*corev1.ConfigMap] { return s.ConfigMaps }, validateConfigMap),
+
+	newKind(gatewayAPI, "GatewayClass", func(s *store.Store) statedb.RWTable[*gatewayv1.GatewayClass] { return s.GatewayClasses }, bySchema).clusterScoped().alsoAs("v1beta1"),
+	newKind(gatewayAPI, "Gateway", func(s *store.Store) statedb.RWTable[*gatewayv1.Gateway] { return s.Gateways }, bySchema).alsoAs("v1beta1"),
+	newKind(gatewayAPI, "ListenerSet", func(s *store.Store) statedb.RWTable[*gatewayv1.ListenerSet] { return s.ListenerSets }, bySchema),
+	newKind(gatewayAPI, "HTTPRoute", func(s *store.Store) statedb.RWTable[*gatewayv1.HTTPRoute] { return s.HTTPRoutes }, bySchema).alsoAs("v1beta1"),
+	newKind(gatewayAPI, "GRPCRoute", func(s *store.Store) statedb.RWTable[*gatewayv1.GRPCRoute] { return s.GRPCRoutes }, bySchema),
+	newKind(gatewayAPI, "TLSRoute", func(s *store.Store) statedb.RWTable[*gatewayv1.TLSRoute] { return s.TLSRoutes }, bySchema).alsoAs("v1alpha2", "v1alpha3"),
+	newKind(gatewayAPI, "TCPRoute", func(s *store.Store) statedb.RWTable[*gatewayv1.TCPRoute] { return s.TCPRoutes }, bySchema).alsoAs("v1alpha2"),
+	newKind(gatewayAPI, "UDPRoute", func(s *store.Store) statedb.RWTable[*gatewayv1.UDPRoute] { return s.UDPRoutes }, bySchema).alsoAs("v1alpha2"),
+	newKind(gatewayAPI, "BackendTLSPolicy", func(s *store.Store) statedb.RWTable[*gatewayv1.BackendTLSPolicy] { return s.BackendTLSPolicies }, bySchema).alsoAs("v1alpha3"),
+	newKind(gatewayAPI, "ReferenceGrant", func(s *store.Store) statedb.RWTable[*gatewayv1.ReferenceGrant] { return s.ReferenceGrants }, bySchema).alsoAs("v1beta1"),
+	newKind(gatewayX, "XBackend", func(s *store.Store) statedb.RWTable[*gatewayx.XBackend] { return s.XBackends }, bySchema),
+	newKind(gatewayX, "XBackendTrafficPolicy", func(s *store.Store) statedb.RWTable[*gatewayx.XBackendTrafficPolicy] {
+		return s.XBackendTrafficPolicies
+	}, bySchema),
+	newKind(fairwayAPI, "FairwayTrafficPolicy", func(s *store.Store) statedb.RWTable[*v1alpha1.FairwayTrafficPolicy] { return s.TrafficPolicies }, bySchema),
+	newKind(fairwayAPI, "FairwayListenerPolicy", func(s *store.Store) statedb.RWTable[*v1alpha1.FairwayListenerPolicy] { return s.ListenerPolicies }, bySchema),
 }
+
+const (
+	gatewayAPI = "gateway.networking.k8s.io/v1"
+	gatewayX   = "gateway.networking.x-k8s.io/v1alpha1"
+	fairwayAPI = "fairway.dev/v1alpha1"
+)
+
+// bySchema stands for the validation of custom resources, which is that of their
+// definitions (package crd).
+func bySchema[P metav1.Object](*checker, place, P) {}
 
 func findKind(apiVersion, name string) *kind {
 	for _, k := range kinds {
-		if k.name == name && k.apiVersion == apiVersion {
+		if k.name == name && (k.apiVersion == apiVersion || slices.Contains(k.former, apiVersion)) {
 			return k
 		}
 	}
@@ -112,7 +158,8 @@ func findKind(apiVersion, name string) *kind {
 
 // formerGroups are groups of Kubernetes itself that had or have our kinds; a
 // kind of the same name in any other group is a stranger's.
-var formerGroups = []string{"", "core", "extensions", "apps", "batch", "discovery.k8s.io", "networking.k8s.io"}
+var formerGroups = []string{"", "core", "extensions", "apps", "batch", "discovery.k8s.io", "networking.k8s.io",
+	"gateway.networking.k8s.io", "gateway.networking.x-k8s.io", "fairway.dev"}
 
 // misplacedKind returns the kind that was meant by one of our kinds under a
 // wrong version or group of Kubernetes itself.

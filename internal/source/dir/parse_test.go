@@ -47,9 +47,9 @@ func TestParseGood(t *testing.T) {
 		{"json", "f.json", "{\"apiVersion\": \"v1\",\n\t\"kind\": \"Namespace\", \"metadata\": {\"name\": \"a\", \"annotations\": {\"x\": \"\\ud83d\\ude00 \\/\"}}}\n{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"b\"}}",
 			[]string{"Namespace a", "Namespace b"}, nil},
 		{"json on stdin", stdinName, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}`, []string{"Namespace a"}, nil},
-		{"unknown kinds", "f.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: y}\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n---\n{apiVersion: v1, kind: ConfigMap}\n---\n{apiVersion: serving.knative.dev/v1, kind: Service}\n",
-			nil, map[string]int{"v1 ConfigMap": 2, "gateway.networking.k8s.io/v1 Gateway": 1, "serving.knative.dev/v1 Service": 1}},
-		{"unknown in typed list", "f.yaml", "apiVersion: v1\nkind: ConfigMapList\nitems: [{metadata: {name: a}}, {metadata: {name: b}}]\n", nil, map[string]int{"v1 ConfigMap": 2}},
+		{"unknown kinds", "f.yaml", "apiVersion: v1\nkind: LimitRange\nmetadata: {name: a}\ndata: {x: y}\n---\napiVersion: gateway.example.com/v1\nkind: Gateway\n---\n{apiVersion: v1, kind: LimitRange}\n---\n{apiVersion: serving.knative.dev/v1, kind: Service}\n",
+			nil, map[string]int{"v1 LimitRange": 2, "gateway.example.com/v1 Gateway": 1, "serving.knative.dev/v1 Service": 1}},
+		{"unknown in typed list", "f.yaml", "apiVersion: v1\nkind: LimitRangeList\nitems: [{metadata: {name: a}}, {metadata: {name: b}}]\n", nil, map[string]int{"v1 LimitRange": 2}},
 		{"anchors and merge keys", "f.yaml", `
 apiVersion: v1
 kind: Service

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -52,6 +53,32 @@ func (p place) i(n int) place {
 	if p.node != nil && p.node.Kind == yaml.SequenceNode && n < len(p.node.Content) {
 		out.node = p.node.Content[n]
 		out.line = out.node.Line
+	}
+	return out
+}
+
+// find returns the field of a path below p, such as spec.rules[0].name. Where a
+// part of the path is missing it is shown at the last that is there.
+func (p place) find(path string) place {
+	out := p
+	for path != "" {
+		if rest, ok := strings.CutPrefix(path, "["); ok {
+			key, after, _ := strings.Cut(rest, "]")
+			if n, err := strconv.Atoi(key); err == nil && (out.node == nil || out.node.Kind != yaml.MappingNode) {
+				out = out.i(n)
+			} else {
+				out = out.k(key)
+			}
+			path = after
+			continue
+		}
+		path = strings.TrimPrefix(path, ".")
+		end := strings.IndexAny(path, ".[")
+		if end < 0 {
+			end = len(path)
+		}
+		out = out.f(path[:end])
+		path = path[end:]
 	}
 	return out
 }

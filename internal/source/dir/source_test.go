@@ -145,7 +145,7 @@ func TestLoad(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Join(dir, "sub", "deep"), 0o755))
 	must(t, os.MkdirAll(filepath.Join(dir, ".git"), 0o755))
 	write(t, filepath.Join(dir, "a.yaml"), svc("a", "80")+svc("broken", "0"))
-	write(t, filepath.Join(dir, "sub", "b.yml"), svc("b", "80")+"---\nkind: ConfigMap\napiVersion: v1\n")
+	write(t, filepath.Join(dir, "sub", "b.yml"), svc("b", "80")+"---\nkind: LimitRange\napiVersion: v1\n")
 	write(t, filepath.Join(dir, "sub", "deep", "c.json"), `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"c"}}`)
 	for _, ignored := range []string{".hidden.yaml", ".git/x.yaml", "a.yaml~", "#a.yaml#", ".a.yaml.swp", "flycheck_a.yaml", "notes.txt", "4913"} {
 		write(t, filepath.Join(dir, ignored), svc("ignored", "80"))
@@ -171,7 +171,7 @@ func TestLoad(t *testing.T) {
 	if r.Objects != 5 || len(r.Deleted) != 0 {
 		t.Errorf("report %+v", r)
 	}
-	if len(r.Unknown) != 1 || r.Unknown["v1 ConfigMap"] != 1 {
+	if len(r.Unknown) != 1 || r.Unknown["v1 LimitRange"] != 1 {
 		t.Errorf("unknown %v", r.Unknown)
 	}
 	compare(t, texts(r.Problems), []string{

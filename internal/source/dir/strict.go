@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -20,6 +21,22 @@ import (
 type strict struct{ c *checker }
 
 func (s strict) bad(p place, format string, args ...any) { s.c.bad(p, format, args...) }
+
+// describe says what a value is: without the value itself where that may be secret.
+func (s strict) describe(n *yaml.Node) string {
+	if !s.c.secret || n.Kind != yaml.ScalarNode {
+		return describe(n)
+	}
+	switch n.Tag {
+	case tagInt, tagFloat:
+		return "a number"
+	case tagBool:
+		return "a boolean"
+	case tagNull:
+		return "null"
+	}
+	return "a string"
+}
 
 var (
 	typeIntOrString = reflect.TypeFor[intstr.IntOrString]()
@@ -60,7 +77,9 @@ func (s strict) check(p place, t reflect.Type) {
 		s.mapping(p, t)
 	case reflect.Slice:
 		if t == typeBytes {
-			s.want(p, isString(n), "a string of base64")
+			if s.want(p, isString(n), "a string of base64") {
+				s.base64(p)
+			}
 			return
 		}
 		if s.want(p, n.Kind == yaml.SequenceNode, "a list") {
@@ -70,7 +89,7 @@ func (s strict) check(p place, t reflect.Type) {
 		}
 	case reflect.String:
 		if n.Kind == yaml.ScalarNode && !isString(n) {
-			s.bad(p, "must be a string, is %s: put it in quotes", describe(n))
+			s.bad(p, "must be a string, is %s: put it in quotes", s.describe(n))
 			return
 		}
 		s.want(p, isString(n), "a string")
@@ -84,11 +103,19 @@ func (s strict) check(p place, t reflect.Type) {
 	}
 }
 
+// base64 reports what the decoder would not take, and not what it read.
+func (s strict) base64(p place) {
+	clean := strings.NewReplacer("\n", "", "\r", "").Replace(p.node.Value) // encoding/json takes these
+	if _, err := base64.StdEncoding.DecodeString(clean); err != nil {
+		s.bad(p, "must be base64 (as of \"base64 -w0\"): %v", err)
+	}
+}
+
 func isString(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == tagString }
 
 func (s strict) want(p place, ok bool, what string) bool {
 	if !ok {
-		s.bad(p, "must be %s, is %s", what, describe(p.node))
+		s.bad(p, "must be %s, is %s", what, s.describe(p.node))
 	}
 	return ok
 }
@@ -133,7 +160,7 @@ func (s strict) custom(p place, t reflect.Type) {
 		return
 	}
 	if example, ok := examples[t]; ok {
-		s.bad(p, "must be %s, is %s", example, describe(p.node))
+		s.bad(p, "must be %s, is %s", example, s.describe(p.node))
 		return
 	}
 	s.bad(p, "%v", err)
@@ -146,7 +173,7 @@ func (s strict) keys(p place, sub func(key string) place, f func(key string, v p
 	for i := 0; i+1 < len(p.node.Content); i += 2 {
 		k, v := p.node.Content[i], p.node.Content[i+1]
 		if k.Kind != yaml.ScalarNode || k.Tag == tagNull {
-			s.c.badAt(k.Line, p.path, "a key must be a string, is %s", describe(k))
+			s.c.badAt(k.Line, p.path, "a key must be a string, is %s", s.describe(k))
 			continue
 		}
 		at := sub(k.Value)
