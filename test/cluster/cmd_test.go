@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -85,5 +87,42 @@ Problems:
 	}
 	if err := printStatus(&b, "xml", s); err == nil || !strings.Contains(err.Error(), "table, json or yaml") {
 		t.Errorf("-o xml: %v", err)
+	}
+}
+
+func TestWhatToBuild(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		args, suite []string
+		what        string
+		suites      []string
+		err         string
+	}{
+		{"nothing said", nil, nil, "cluster", nil, ""},
+		{"only a suite", nil, []string{"gateway-api"}, "", []string{"gateway-api"}, ""},
+		{"two suites", nil, []string{"gateway-api", "services"}, "", []string{"gateway-api", "services"}, ""},
+		{"a cluster and a suite", []string{"cluster"}, []string{"services"}, "cluster", []string{"services"}, ""},
+		{"all", []string{"all"}, []string{"services"}, "all", suites, ""},
+		{"no such suite", nil, []string{"gateway"}, "", nil, `--suite "gateway": must be one of services, gateway-api`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			what, got, err := whatToBuild(c.args, c.suite)
+			if what != c.what || !slices.Equal(got, c.suites) || (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
+				t.Errorf("got %q %q %v", what, got, err)
+			}
+		})
+	}
+}
+
+func TestImagesComeFromFiles(t *testing.T) {
+	tar := filepath.Join(t.TempDir(), "my.tar")
+	if _, err := imageTars(t.Context(), tar, ""); err == nil || !strings.Contains(err.Error(), "none is pulled; only services, gateway-api and fairway.dev/fairway:test") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := os.WriteFile(tar, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := imageTars(t.Context(), tar, ""); err != nil || !slices.Equal(got, []string{tar}) {
+		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -77,5 +78,24 @@ func TestVersionsAreThoseOfTheModules(t *testing.T) {
 		if !strings.Contains(string(b), line+"\n") {
 			t.Errorf("%s/go.mod does not require %s", dir, line)
 		}
+	}
+}
+
+// The suite tests the API that the product has.
+func TestGatewaySuiteIsOfTheVersionOfTheAPI(t *testing.T) {
+	root, err := ModuleRoot(t.Context())
+	must(t, err)
+	version := func(gomod, module string) string {
+		b, err := os.ReadFile(filepath.Join(root, gomod))
+		must(t, err)
+		m := regexp.MustCompile(`(?m)\s` + regexp.QuoteMeta(module) + ` (v\S+)`).FindStringSubmatch(string(b))
+		if m == nil {
+			t.Fatalf("%s does not require %s", gomod, module)
+		}
+		return m[1]
+	}
+	api, suite := version("go.mod", "sigs.k8s.io/gateway-api"), version("test/cluster/modules/gateway-api/go.mod", gatewayConformance)
+	if api != suite {
+		t.Errorf("the API is %s, the suite %s", api, suite)
 	}
 }

@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os/exec"
@@ -78,31 +79,43 @@ func (b *builder) suiteImages(ctx context.Context, r release, dir string) (strin
 	})
 }
 
-// suiteRefs asks the suite for the images that it uses. The result maps a name
-// without its tag to the full names.
+// suiteRefs asks the suite for the images that it uses, as byName has them.
 func suiteRefs(ctx context.Context, e2e string) (map[string][]string, error) {
 	out, err := exec.CommandContext(ctx, e2e, "--list-images").Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s --list-images: %w", e2e, err)
 	}
-	refs := map[string][]string{}
-	for _, ref := range strings.Fields(string(out)) {
-		if colon := strings.LastIndexByte(ref, ':'); colon > 0 {
-			refs[ref[:colon]] = append(refs[ref[:colon]], ref)
+	return byName(strings.Fields(string(out))), nil
+}
+
+// byName maps names of images without their tags to the full names.
+func byName(refs []string) map[string][]string {
+	names := map[string][]string{}
+	for _, ref := range refs {
+		name := ref
+		// A colon before a slash is that of the registry's port.
+		if colon := strings.LastIndexByte(ref, ':'); colon > strings.LastIndexByte(ref, '/') {
+			name = ref[:colon]
 		}
+		names[name] = append(names[name], ref)
 	}
-	return refs, nil
+	return names
 }
 
 // moduleDir returns the directory of the source code of a module that one of
-// test/cluster/modules requires.
+// test/cluster/modules requires. What was built from it may be in the cache for
+// longer than the source code is on this machine: then it is downloaded again.
 func (b *builder) moduleDir(ctx context.Context, in, module string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
 	cmd.Dir = filepath.Join(b.root, "test/cluster/modules", in)
 	cmd.Env = goEnviron()
 	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("find the source code of %s: %w", module, err)
+	var found struct{ Dir, Error string }
+	if decodeErr := json.Unmarshal(out, &found); err == nil {
+		err = decodeErr
 	}
-	return strings.TrimSpace(string(out)), nil
+	if err != nil {
+		return "", fmt.Errorf("find the source code of %s: %w %s", module, err, found.Error)
+	}
+	return found.Dir, nil
 }
