@@ -76,8 +76,10 @@ func (c *upCluster) snapshot() *snapshot {
 	}
 	relays := map[string][]sandbox.Relay{}
 	for _, r := range c.sandbox.State().Relays {
-		key := r.Namespace + "/" + r.Service
-		relays[key] = append(relays[key], r)
+		if !r.Gateway {
+			key := store.NameKey(r.Namespace, r.Name)
+			relays[key] = append(relays[key], r)
+		}
 	}
 	for svc := range c.cluster.Services.All(txn) {
 		key := store.Key(svc)

@@ -141,11 +141,15 @@ func (s *Sandbox) followCluster(ctx context.Context) error {
 		if len(slicesOf.next(txn)) > 0 {
 			moved = true
 		}
+		if s.syncGateways() {
+			moved = true
+		}
 		if moved {
 			s.syncRoutes(txn)
 			s.syncRelays(txn)
 		}
 		select {
+		case <-s.moved:
 		case <-nodes.changed:
 		case <-pods.changed:
 		case <-services.changed:
@@ -183,11 +187,19 @@ func (s *Sandbox) syncRoutes(txn statedb.ReadTxn) {
 			s.log.Error("cannot set a node's routes", "node", name, "error", err)
 		}
 	}
+	for key, g := range s.gateways {
+		if err := g.routes.set(g.only(p.gateway(key))); err != nil {
+			s.log.Error("cannot set a gateway's routes", "gateway", key, "error", err)
+		}
+	}
 }
 
 // plan reads what routes depend on.
 func (s *Sandbox) plan(txn statedb.ReadTxn) *plan {
-	p := &plan{nodes: map[string]planNode{}, pods: map[netip.Addr]string{}, external: map[netip.Addr]string{}}
+	p := &plan{nodes: map[string]planNode{}, pods: map[netip.Addr]string{}, external: map[netip.Addr]string{}, gateways: map[string][]netip.Addr{}}
+	for key, g := range s.gateways {
+		p.gateways[key] = g.addrs
+	}
 	for obj := range s.o.Cluster.Nodes.All(txn) {
 		if n := s.nodes[obj.Name]; n != nil {
 			p.nodes[n.name] = planNode{addrs: n.addrs, pods: podCIDRs(obj)}

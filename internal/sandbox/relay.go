@@ -17,18 +17,28 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairwaynet/fairway/internal/netns"
+	"github.com/fairwaynet/fairway/internal/store"
 )
 
-// relayKey names a Service port.
+// relayKey names a port of a Service, or of a Gateway.
 type relayKey struct {
-	namespace, service string
-	protocol           corev1.Protocol
-	port               uint16
+	gateway         bool
+	namespace, name string
+	protocol        corev1.Protocol
+	port            uint16
+}
+
+// String returns "Service namespace/name".
+func (k relayKey) String() string {
+	if k.gateway {
+		return "Gateway " + store.NameKey(k.namespace, k.name)
+	}
+	return "Service " + store.NameKey(k.namespace, k.name)
 }
 
 func compareKeys(a, b relayKey) int {
 	return cmp.Or(
-		cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.service, b.service),
+		cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name),
 		cmp.Compare(a.port, b.port), cmp.Compare(a.protocol, b.protocol))
 }
 
@@ -44,7 +54,8 @@ type target struct {
 type rank uint8
 
 const (
-	forBalancer rank = iota
+	forGateway rank = iota
+	forBalancer
 	forNodePort
 	forClusterIP
 )
@@ -140,7 +151,7 @@ func (r *relays) set(want map[relayKey]target) {
 		rel.target.Store(&t)
 		rel.err = r.open(rel)
 		if rel.err != nil && !(old != nil && old.err.Error() == rel.err.Error()) {
-			r.log.Warn("a Service port cannot be offered on localhost", "service", key.namespace+"/"+key.service, "port", key.port, "error", rel.err)
+			r.log.Warn("a port cannot be offered on localhost", "object", key.String(), "port", key.port, "error", rel.err)
 		}
 		r.byKey[key] = rel
 		changed = true
@@ -172,7 +183,7 @@ func (r *relays) state() []Relay {
 	for key, rel := range r.byKey {
 		t := rel.target.Load()
 		st := Relay{
-			Namespace: key.namespace, Service: key.service, PortName: t.name,
+			Gateway: key.gateway, Namespace: key.namespace, Name: key.name, PortName: t.name,
 			Protocol: string(key.protocol), Port: key.port, Target: t.addr, Listen: rel.listen,
 		}
 		if rel.err != nil {
@@ -182,7 +193,7 @@ func (r *relays) state() []Relay {
 	}
 	slices.SortFunc(out, func(a, b Relay) int {
 		return cmp.Or(
-			cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service),
+			cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
 			cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return out
@@ -284,10 +295,11 @@ func (s *Sandbox) syncRelays(txn statedb.ReadTxn) {
 				continue
 			}
 			if t, ok := s.target(svc, port, first); ok {
-				want[relayKey{svc.Namespace, svc.Name, protocol, uint16(port.Port)}] = t
+				want[relayKey{false, svc.Namespace, svc.Name, protocol, uint16(port.Port)}] = t
 			}
 		}
 	}
+	s.gatewayRelays(want)
 	s.relays.set(want)
 }
 

@@ -32,7 +32,7 @@ func aService(name, ip string, port int32, protocol corev1.Protocol) *corev1.Ser
 // offered returns where a Service is on localhost.
 func offered(st State, name string) []netip.AddrPort {
 	for _, r := range st.Relays {
-		if r.Service == name {
+		if r.Name == name {
 			return r.Listen
 		}
 	}
@@ -186,7 +186,7 @@ func TestManyRelays(t *testing.T) {
 	c.until("Services are offered", func(st State) bool { return len(st.Relays) == len(objects) })
 	for i, r := range c.State().Relays[:triedPorts+50] {
 		if got, want := fmt.Sprint(r.Listen), both(uint16(8080+i)); got != want {
-			t.Errorf("%s is at %s, want %s", r.Service, got, want)
+			t.Errorf("%s is at %s, want %s", r.Name, got, want)
 		}
 	}
 	last := c.State().Relays[len(objects)-1]
@@ -196,7 +196,7 @@ func TestManyRelays(t *testing.T) {
 	// Another's end makes room.
 	c.remove(objects[7])
 	c.until("the last is offered", func(st State) bool {
-		return fmt.Sprint(offered(st, last.Service)) == both(8087)
+		return fmt.Sprint(offered(st, last.Name)) == both(8087)
 	})
 }
 

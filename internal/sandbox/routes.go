@@ -65,6 +65,8 @@ type plan struct {
 	// external are addresses of Services for clients outside of the cluster, and
 	// the name of the node that takes their traffic in.
 	external map[netip.Addr]string
+	// gateways are the addresses of Gateways, which are on the LAN themselves.
+	gateways map[string][]netip.Addr
 }
 
 type planNode struct {
@@ -114,6 +116,17 @@ func (p *plan) node(name string) map[netip.Prefix]netip.Addr {
 	return want
 }
 
+// gateway returns the routes of one Gateway: it reaches nodes and their pods as
+// the LAN does, and everything else by the LAN.
+func (p *plan) gateway(key string) map[netip.Prefix]netip.Addr {
+	want := p.lan()
+	for _, a := range p.gateways[key] {
+		delete(want, host(a))
+	}
+	maps.Copy(want, uplink())
+	return want
+}
+
 // uplink returns the routes of any station to all that it does not know.
 func uplink() map[netip.Prefix]netip.Addr {
 	want := map[netip.Prefix]netip.Addr{}
@@ -152,6 +165,11 @@ func (p *plan) stations(want map[netip.Prefix]netip.Addr, except string) {
 			continue
 		}
 		for _, a := range n.addrs {
+			want[host(a)] = netip.Addr{}
+		}
+	}
+	for _, addrs := range p.gateways {
+		for _, a := range addrs {
 			want[host(a)] = netip.Addr{}
 		}
 	}

@@ -60,6 +60,10 @@ type Options struct {
 	// command of its own. ready is closed once the pod answers. The echo server
 	// if nil.
 	StartPod func(ctx context.Context, pod *corev1.Pod, ns *netns.NS) (stop func(), ready <-chan struct{}, err error)
+	// StartGateway runs the data plane of a Gateway (see SetGateways) in the
+	// Gateway's namespace and returns when ctx ends; if it returns earlier it is
+	// called again. May be nil.
+	StartGateway func(ctx context.Context, namespace, name string, ns *netns.NS) error
 	// ServeDNS answers cluster DNS on these sockets until ctx ends. If it is
 	// nil there is no cluster DNS, and no Service for it.
 	ServeDNS func(ctx context.Context, udp net.PacketConn, tcp net.Listener) error
@@ -88,17 +92,21 @@ type Sandbox struct {
 	slots    chan struct{} // bounds how many pods are made at a time
 	output   *prefixer
 	kick     chan struct{}  // asks for Reconcile
-	closing  sync.WaitGroup // nodes that are removed
+	closing  sync.WaitGroup // nodes and gateways that are removed
 
 	mu      sync.Mutex
 	lan     *station         // guarded by mu until Run has set it
 	nodes   map[string]*node // guarded by mu, written by the loop alone
 	pods    map[string]*pod  // by "namespace/name"; guarded by mu, written by the loop alone
+	asked   []Gateway        // as of SetGateways; guarded by mu
 	changed chan struct{}    // closed, and made anew, at a change of State; guarded by mu
 
 	// going are the last pods of each name that were told to terminate. It is
 	// the loop's own.
 	going map[string]*pod
+	// gateways are those that run, by "namespace/name". They are the loop's own.
+	gateways map[string]*gateway
+	moved    chan struct{} // holds a value when asked has changed
 }
 
 // New returns a Sandbox that Run starts.
@@ -133,6 +141,8 @@ func New(o Options) (*Sandbox, error) {
 		nodes:    map[string]*node{},
 		pods:     map[string]*pod{},
 		going:    map[string]*pod{},
+		gateways: map[string]*gateway{},
+		moved:    make(chan struct{}, 1),
 		changed:  make(chan struct{}),
 	}
 	if s.o.StartPod == nil {
@@ -194,6 +204,9 @@ func (s *Sandbox) Run(ctx context.Context) error {
 // stopAll ends pods, agents and relays, and waits for them. The loop has ended.
 func (s *Sandbox) stopAll() {
 	s.relays.close()
+	for _, g := range s.gateways {
+		g.cancel()
+	}
 	for _, n := range s.nodes {
 		n.cancel()
 	}
@@ -205,6 +218,9 @@ func (s *Sandbox) stopAll() {
 	}
 	for _, p := range s.going {
 		<-p.done
+	}
+	for _, g := range s.gateways {
+		g.close()
 	}
 	for _, n := range s.nodes {
 		n.close()

@@ -53,13 +53,16 @@ type PodState struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Relay is a Service port that is offered at the machine's loopback addresses.
+// Relay is a port of a Service or a Gateway that is offered at the machine's
+// loopback addresses.
 type Relay struct {
+	// Gateway tells that Name is a Gateway's, not a Service's.
+	Gateway   bool   `json:"gateway,omitempty"`
 	Namespace string `json:"namespace"`
-	Service   string `json:"service"`
+	Name      string `json:"name"`
 	PortName  string `json:"portName,omitempty"`
 	Protocol  string `json:"protocol"` // TCP or UDP
-	// Port is the Service's, Target where its connections go.
+	// Port is that of the Service or listener, Target where its connections go.
 	Port   uint16         `json:"port"`
 	Target netip.AddrPort `json:"target"`
 	// Listen are the addresses on this machine; empty if none could be opened.

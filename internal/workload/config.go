@@ -30,10 +30,11 @@ type Config struct {
 	// Families of pods, nodes and Services; the first is that of Services that
 	// do not say. IPv4 and IPv6 if empty.
 	Families []model.Family
-	// NodeCIDR, PodCIDR, ServiceCIDR and LBPool are where addresses come from.
+	// NodeCIDR, PodCIDR, ServiceCIDR, LBPool (of Services) and GatewayPool are
+	// where addresses come from.
 	// A family that is missing has the default (see DefaultConfig). A
 	// ServiceCIDR object in the manifests replaces ServiceCIDR.
-	NodeCIDR, PodCIDR, ServiceCIDR, LBPool map[model.Family]netip.Prefix
+	NodeCIDR, PodCIDR, ServiceCIDR, LBPool, GatewayPool map[model.Family]netip.Prefix
 	// NodePortRange is where NodePorts come from; 30000-32767 if zero.
 	NodePortRange PortRange
 	// GracefulTermination keeps a pod that must go, with a deletionTimestamp,
@@ -54,6 +55,7 @@ func DefaultConfig() Config {
 		Families:      []model.Family{model.IPv4, model.IPv6},
 		NodeCIDR:      map[model.Family]netip.Prefix{model.IPv4: p("172.30.0.0/24"), model.IPv6: p("fd00:172:30::/64")},
 		LBPool:        map[model.Family]netip.Prefix{model.IPv4: p("172.30.1.0/24"), model.IPv6: p("fd00:172:30:1::/112")},
+		GatewayPool:   map[model.Family]netip.Prefix{model.IPv4: p("172.30.2.0/24"), model.IPv6: p("fd00:172:30:2::/112")},
 		PodCIDR:       map[model.Family]netip.Prefix{model.IPv4: p("10.244.0.0/16"), model.IPv6: p("fd00:10:244::/56")},
 		ServiceCIDR:   map[model.Family]netip.Prefix{model.IPv4: p("10.96.0.0/16"), model.IPv6: p("fd00:10:96::/112")},
 		NodePortRange: PortRange{30000, 32767},
@@ -84,6 +86,7 @@ func (c Config) withDefaults() Config {
 	c.PodCIDR = fill(c.PodCIDR, d.PodCIDR)
 	c.ServiceCIDR = fill(c.ServiceCIDR, d.ServiceCIDR)
 	c.LBPool = fill(c.LBPool, d.LBPool)
+	c.GatewayPool = fill(c.GatewayPool, d.GatewayPool)
 	if c.NodePortRange == (PortRange{}) {
 		c.NodePortRange = d.NodePortRange
 	}

@@ -44,6 +44,7 @@ type Controller struct {
 	serviceCIDRs map[model.Family][]netip.Prefix
 	lbAsked      map[netip.Addr]bool // load balancer addresses that manifests name
 	defaultCIDR  *networkingv1.ServiceCIDR
+	gateways     map[string]map[model.Family]netip.Addr // what each was given
 
 	slicer *slicer
 	given  map[string]givenSlice
