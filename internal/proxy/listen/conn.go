@@ -40,6 +40,7 @@ type Conn struct {
 
 	state   atomic.Int32
 	closing atomic.Bool
+	used    atomic.Bool // it had a request
 
 	mu      sync.Mutex
 	onDrain func()
@@ -63,6 +64,9 @@ func (c *Conn) Policy() *model.ListenerPolicy { return c.entry.m.Policy }
 // Protocol is that of the listener.
 func (c *Conn) Protocol() model.ListenerProtocol { return c.entry.m.Protocol }
 
+// Port is that of the listener, which Sockets may have opened elsewhere.
+func (c *Conn) Port() uint16 { return c.port.key.number }
+
 // TCP is the connection below TLS.
 func (c *Conn) TCP() *net.TCPConn { return c.tcp }
 
@@ -80,16 +84,28 @@ func (c *Conn) Judge(host string) Verdict {
 // drains, or the listener is gone.
 func (c *Conn) Closing() bool { return c.closing.Load() }
 
-// SetIdle says that the protocol server waits for a request, or no longer does.
-// Idle connections are closed when a drain begins. It returns false if the
-// connection is closing: then there is no use in waiting.
+// SetIdle says that the protocol server waits for a request, or no longer does. In a
+// drain, connections that stay idle are closed, soon but not at once: a request may
+// be on its way, and is still answered. It returns false if there is no use in
+// waiting: the connection is closing, and had its last request.
 func (c *Conn) SetIdle(yes bool) bool {
-	if yes {
-		c.state.CompareAndSwap(active, idle)
-		return !c.closing.Load()
+	if !yes {
+		c.used.Store(true)
+		return c.state.CompareAndSwap(idle, active) || c.state.Load() == active
 	}
-	return c.state.CompareAndSwap(idle, active) || c.state.Load() == active
+	c.state.CompareAndSwap(active, idle)
+	if !c.closing.Load() {
+		return true
+	}
+	if c.used.Load() {
+		return false
+	}
+	time.AfterFunc(idleGrace, c.closeIdle)
+	return true
 }
+
+// idleGrace is how long a connection may stay idle in a drain.
+const idleGrace = time.Second
 
 // OnDrain has f called, in a goroutine of its own, when the connection begins to
 // close: at once if it does already. HTTP/2 sends GOAWAY then.
@@ -117,19 +133,17 @@ func (c *Conn) startClosing(after time.Duration) {
 		go c.onDrain()
 	}
 	c.mu.Unlock()
-	// A request that has arrived but was not read yet is still answered.
-	if c.state.Load() == idle && !unread(c.tcp) {
-		c.closeIdle()
+	if c.state.Load() == idle {
+		time.AfterFunc(idleGrace, c.closeIdle)
 	}
 }
 
-// closeIdle closes the connection if it is idle, and tells whether it did.
-func (c *Conn) closeIdle() bool {
-	if !c.state.CompareAndSwap(idle, closed) {
-		return false
+// closeIdle closes the connection if it is idle. A request that has arrived but was
+// not read yet is still answered.
+func (c *Conn) closeIdle() {
+	if c.state.Load() == idle && !unread(c.tcp) && c.state.CompareAndSwap(idle, closed) {
+		_ = c.tcp.Close()
 	}
-	_ = c.tcp.Close()
-	return true
 }
 
 // abort cuts the connection: the peer sees a reset.

@@ -43,7 +43,8 @@ func (s *Server) shedIdle(n int) {
 		if n == 0 {
 			return
 		}
-		if c.state.Load() == idle && !unread(c.tcp) && c.closeIdle() {
+		if c.state.Load() == idle && c.used.Load() {
+			c.closeIdle()
 			n--
 		}
 	}
@@ -62,8 +63,8 @@ func (s *Server) drainGone() {
 	}
 }
 
-// Drain closes the sockets, tells connections to end, closes the idle ones, and
-// returns when the last has ended, or ctx has. Nothing can be applied afterwards.
+// Drain closes the sockets, tells connections to end, closes those that stay idle,
+// and returns when the last has ended, or ctx has. Nothing can be applied afterwards.
 // A successor that inherited the sockets goes on with them.
 func (s *Server) Drain(ctx context.Context) error {
 	s.stopAll()

@@ -27,7 +27,7 @@ import (
 // patience is how long a test waits for what must come.
 const patience = 30 * time.Second
 
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !f(); {
 		if time.Now().After(end) {
@@ -50,7 +50,7 @@ type answers struct {
 func (a *answers) HTTP1(c *Conn) {
 	r := bufio.NewReaderSize(c, 1024)
 	for {
-		if !c.SetIdle(true) && r.Buffered() == 0 && !unread(c.TCP()) {
+		if !c.SetIdle(true) {
 			return
 		}
 		if _, err := r.Peek(1); err != nil {
@@ -286,4 +286,9 @@ func line(t testing.TB, r io.Reader) string {
 		}
 		b.WriteByte(one[0])
 	}
+}
+
+func tlsClient(c net.Conn, cfg *tls.Config) *tls.Conn {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return tls.Client(c, cfg)
 }

@@ -255,9 +255,7 @@ func (c *Conn) priorKnowledge() (bool, error) {
 		return false, c.tcp.SetReadDeadline(time.Time{})
 	}
 	t := c.port.table.Load()
-	if !c.SetIdle(true) && !unread(c.tcp) {
-		return false, net.ErrClosed
-	}
+	c.SetIdle(true)
 	_ = c.tcp.SetReadDeadline(time.Now().Add(t.keepAlive))
 	two, first := false, true
 	err := peek(c.tcp, len(preface), func(b []byte) bool {
@@ -306,6 +304,9 @@ type PacketPort struct {
 	Conn *net.UDPConn
 	port *port
 }
+
+// Port is that of the listeners, which Sockets may have opened elsewhere.
+func (p *PacketPort) Port() uint16 { return p.port.key.number }
 
 // Listener is the UDP listener as it is now; false for QUIC, and if it is gone.
 func (p *PacketPort) Listener() (model.ListenerID, *model.ListenerPolicy, bool) {
