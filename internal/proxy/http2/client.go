@@ -87,7 +87,9 @@ func NewClientConn(nc net.Conn, config ClientConfig) *ClientConn {
 	c.wbuf = appendSettings(c.wbuf, []setting{
 		{setEnablePush, 0}, {setMaxHeaderListSize, uint32(l.MaxHeaderBytes)}, {setInitialWindowSize, uint32(l.StreamWindow)},
 	})
-	c.wbuf = appendWindowUpdate(c.wbuf, 0, l.ConnWindow-defaultWindow)
+	if n := l.ConnWindow - defaultWindow; n > 0 {
+		c.wbuf = appendWindowUpdate(c.wbuf, 0, n)
+	}
 	c.timer = time.AfterFunc(c.period(), c.watch)
 	go c.serve()
 	return c

@@ -241,6 +241,18 @@ func (p *peer) headers(id uint32, end bool, fields ...string) {
 	p.check(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: p.block(fields...), EndStream: end, EndHeaders: true}))
 }
 
+// longHeaders sends a header block in as many frames as it needs.
+func (p *peer) longHeaders(id uint32, end bool, fields ...string) {
+	p.t.Helper()
+	block := p.block(fields...)
+	n := min(len(block), maxFrame)
+	p.check(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:n], EndStream: end, EndHeaders: n == len(block)}))
+	for block = block[n:]; len(block) > 0; block = block[n:] {
+		n = min(len(block), maxFrame)
+		p.check(p.fr.WriteContinuation(id, n == len(block), block[:n]))
+	}
+}
+
 // read reads a frame.
 func (p *peer) read() http2.Frame {
 	p.t.Helper()
