@@ -78,7 +78,7 @@ type Handler func(Stream)
 
 // Error is a message that cannot be served, and how to say so.
 type Error struct {
-	// Status answers it: 400, 408, 413, 414, 431, 501, 505. Zero if nobody is there
+	// Status answers it: 400, 408, 413, 414, 417, 431, 501, 505. Zero if nobody is there
 	// to answer.
 	Status int
 	// Reason is for logs and metrics: few constant words.
