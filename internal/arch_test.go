@@ -57,7 +57,7 @@ var rules = []rule{
 	// Compilers: objects to model, pure.
 	{
 		packages: []string{"internal/service", "internal/policy", "internal/route", "internal/mesh"},
-		internal: []string{"internal/model"},
+		internal: []string{"internal/model", "api/..."},
 		external: []string{"k8s.io/api/", "k8s.io/apimachinery/", "k8s.io/utils/", "sigs.k8s.io/gateway-api/"},
 		never:    outside, pure: true,
 	},

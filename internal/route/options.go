@@ -1,0 +1,31 @@
+package route
+
+import (
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// Options are what a Compiler is told once.
+type Options struct {
+	// Controller is the controllerName of the GatewayClasses that are served, and
+	// IngressController that of IngressClasses.
+	Controller        gatewayv1.GatewayController
+	IngressController string
+	// SelfSigned serves listeners whose Secret is not there, or holds no
+	// certificate, with one that the caller makes (GatewayChange.SelfSigned).
+	SelfSigned bool
+	// ClusterDomain ends the names of Services. Empty: cluster.local.
+	ClusterDomain string
+}
+
+// The names that Fairway goes by.
+const (
+	DefaultController        gatewayv1.GatewayController = "fairway.dev/gateway"
+	DefaultIngressController                             = "fairway.dev/ingress"
+)
+
+func (o *Options) clusterDomain() string {
+	if o.ClusterDomain == "" {
+		return "cluster.local"
+	}
+	return o.ClusterDomain
+}
