@@ -1,7 +1,7 @@
 # Few targets; each is one command that also works by hand.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build test lint parity cluster-test e2e-services bench-services
+.PHONY: build test lint parity cluster-test e2e-services bench-services bench-gateway
 
 build: ## the one binary, static
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/fairway ./cmd/fairway
@@ -26,3 +26,6 @@ e2e-services: ## as root: Kubernetes' own tests of Services, with Fairway and wi
 
 bench-services: ## as root: Fairway beside kube-proxy; PROFILE=quick|full
 	go run ./test/bench -profile $(or $(PROFILE),quick) -o test/results
+
+bench-gateway: ## as root: the gateway beside HAProxy, nginx and Caddy; PROFILE=quick|full
+	go run ./test/bench/gateway -profile $(or $(PROFILE),quick)

@@ -1,0 +1,11 @@
+// Command caddy is Caddy with its standard modules: a peer that the gateway is
+// measured beside.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+func main() { caddycmd.Main() }
