@@ -98,6 +98,7 @@ func TestMadeYouReset(t *testing.T) {
 		"PRIORITY of a bad length": func(p *peer, id uint32) error { return p.fr.WriteRawFrame(http2.FramePriority, 0, id, []byte{1}) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var running, most atomic.Int64
 			s := serve(t, Limits{}, nil, func(s message.Stream) {
 				n := running.Add(1)
@@ -145,6 +146,7 @@ func TestControlFloods(t *testing.T) {
 		"GOAWAY":                    func(p *peer) error { return p.fr.WriteGoAway(0, http2.ErrCodeNo, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, Limits{}, nil, echo)
 			p := dialPeer(t, s.addr)
 			p.headers(1, false, post()...)
@@ -160,6 +162,7 @@ func TestFloodOfClosedStreams(t *testing.T) {
 		"DATA":       func(p *peer) error { return p.fr.WriteData(1, false, []byte("x")) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, Limits{}, nil, echo)
 			p := dialPeer(t, s.addr)
 			p.wantAlive(1)
@@ -172,6 +175,7 @@ func TestFloodOfClosedStreams(t *testing.T) {
 func TestContinuationFlood(t *testing.T) {
 	for name, fragment := range map[string][]byte{"empty frames": nil, "full frames": bytes.Repeat([]byte{0x82}, maxFrame)} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, Limits{}, nil, echo)
 			p := dialPeer(t, s.addr)
 			p.check(p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.block(get()...)}))
@@ -268,6 +272,7 @@ func TestWindowStalls(t *testing.T) {
 		drip   bool
 	}{"zero window": {0, false}, "tiny window": {1, true}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			result := make(chan error, 1)
 			s := serve(t, Limits{WriteIdleTimeout: 200 * time.Millisecond}, nil, func(s message.Stream) {
 				_ = s.WriteHead(&message.Response{Status: 200, Length: message.UnknownLength}, false)
@@ -394,6 +399,7 @@ func TestSlowHeads(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, Limits{HeaderTimeout: 100 * time.Millisecond}, nil, echo)
 			nc, err := net.Dial("tcp", s.addr)
 			if err != nil {

@@ -131,6 +131,7 @@ func TestMalformedResponses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c, p := endpoint(t, ClientConfig{})
 			call := open(t, c)
 			defer call.Close()
@@ -205,6 +206,7 @@ func TestFaultsOfAnEndpoint(t *testing.T) {
 		}, http2.ErrCodeFlowControl},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			config := ClientConfig{}
 			if strings.Contains(name, "connection window") {
 				config = ClientConfig{StreamWindow: defaultWindow, ConnWindow: defaultWindow}
@@ -256,6 +258,7 @@ func TestUnsent(t *testing.T) {
 		{"connection closed", func(p *peer) { p.nc.Close() }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			conn, p := endpoint(t, ClientConfig{})
 			call := open(t, conn)
 			defer call.Close()

@@ -390,7 +390,7 @@ func (c *conn) shutdown(err error, last uint32) {
 	c.wbuf, c.wspare = nil, nil
 	c.mu.Unlock()
 	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && speak && half.CloseWrite() == nil {
-		_ = c.nc.SetReadDeadline(time.Now().Add(lastWords))
+		_ = c.nc.SetReadDeadline(time.Now().Add(lastWords / 4))
 		_, _ = io.CopyN(io.Discard, c.nc, 1<<20)
 	}
 	_ = c.nc.Close()

@@ -105,6 +105,7 @@ func TestMalformedRequests(t *testing.T) {
 		"protocol with an injection":      append([]string{":protocol", "websocket\r\nx: y"}, base(":method", "CONNECT")...),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, Limits{}, nil, func(s message.Stream) {
 				if string(s.Request().Path) != "/" || len(s.Request().Fields) > 0 {
 					t.Errorf("the handler got %+v", s.Request())
@@ -146,6 +147,7 @@ func TestMalformedBodies(t *testing.T) {
 		"trailers with a line break inside": {"3", func(p *peer) { p.check(p.fr.WriteData(1, false, []byte("3.."))); p.headers(1, true, "x", "a\r\nb") }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			result := make(chan error, 2)
 			s := serve(t, Limits{}, nil, func(s message.Stream) {
 				if string(s.Request().Method) == "GET" {

@@ -464,8 +464,8 @@ func freeBody(b []byte) []byte {
 	}
 	for class := len(bodyBuffers) - 1; class >= 0; class-- {
 		if cap(b) >= 16<<10<<(2*class) {
-			b = b[:0]
-			bodyBuffers[class].Put(&b)
+			free := b[:0]
+			bodyBuffers[class].Put(&free)
 			break
 		}
 	}
