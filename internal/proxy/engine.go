@@ -38,6 +38,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Sockets opens the listening sockets; listen.Host if nil.
 	Sockets listen.Sockets
+	// Network is how endpoints are reached; the zero value is the process's own.
+	Network upstream.Network
 	// AccessLog gets the lines of listeners that write one; nil: nothing is written.
 	AccessLog io.Writer
 	// Registry, if set, gets the metrics.
@@ -68,6 +70,7 @@ type Engine struct {
 	// upgraded counts tunnels of upgraded connections.
 	upgraded l4.Counts
 	relay    l4.TCP
+	network  upstream.Network
 	// ctx ends with Close, and closed with it.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -83,7 +86,8 @@ var _ driver.Gateways = (*Engine)(nil)
 
 // New returns an engine that serves nothing yet.
 func New(c Config) (*Engine, error) {
-	e := &Engine{log: c.Logger, sessionKey: c.SessionKey, upstreams: upstream.NewSet(), config: newConfig()}
+	e := &Engine{log: c.Logger, sessionKey: c.SessionKey, upstreams: upstream.NewSet(c.Network), config: newConfig(), network: c.Network}
+	e.relay.Dialer = c.Network.Dialer
 	if e.log == nil {
 		e.log = slog.Default()
 	}

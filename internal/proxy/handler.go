@@ -91,7 +91,7 @@ func ruleOf(e *match.Entry) *rule { return e.Route.Data.(*route).rules[e.Rule] }
 func (h handler) Packets(ctx context.Context, p *listen.PacketPort) {
 	k := portKey{true, p.Port()}
 	udp := l4.UDP{
-		Conn: p.Conn, Picker: packetPicker{h.e, k}, Counts: &l4.Counts{},
+		Conn: p.Conn, Picker: packetPicker{h.e, k}, Counts: &l4.Counts{}, Dialer: h.e.network.Dialer,
 		Limits: func() l4.UDPLimits {
 			_, policy, ok := p.Listener()
 			if !ok {

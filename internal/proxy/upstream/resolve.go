@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -43,7 +42,15 @@ func (u *Upstream) follow(spec model.Upstream) {
 	ctx, stop := context.WithCancel(context.Background())
 	u.resolver = &resolver{host: spec.Hostname, port: spec.ID.Port, stop: stop}
 	u.resolveErr = errUnresolved
-	go u.resolve(ctx, u.resolver, net.DefaultResolver.LookupNetIP)
+	go u.resolve(ctx, u.resolver, u.network().lookup())
+}
+
+// network is how endpoints are reached.
+func (u *Upstream) network() Network {
+	if u.set == nil {
+		return Network{}
+	}
+	return u.set.network
 }
 
 func (u *Upstream) resolve(ctx context.Context, r *resolver, look lookup) {

@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -8,8 +10,36 @@ import (
 	"github.com/fairwaynet/fairway/internal/model"
 )
 
+// Network is how endpoints are reached. The zero value is the process's own.
+type Network struct {
+	// Dialer opens connections by IP address; nil: a net.Dialer. *netns.NS is one.
+	Dialer interface {
+		DialContext(ctx context.Context, network, address string) (net.Conn, error)
+	}
+	// Resolver looks host names up; nil: net.DefaultResolver.
+	Resolver *net.Resolver
+}
+
+// dial opens a TCP connection.
+func (n Network) dial(ctx context.Context, address string) (net.Conn, error) {
+	if n.Dialer != nil {
+		return n.Dialer.DialContext(ctx, "tcp", address)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
+}
+
+func (n Network) lookup() lookup {
+	if n.Resolver != nil {
+		return n.Resolver.LookupNetIP
+	}
+	return net.DefaultResolver.LookupNetIP
+}
+
 // Set holds the upstreams of one data plane. It is safe for concurrent use.
 type Set struct {
+	network Network
+
 	mu   sync.Mutex
 	byID map[model.UpstreamID]*Upstream
 
@@ -22,8 +52,8 @@ type Set struct {
 }
 
 // NewSet returns an empty one. Close ends it.
-func NewSet() *Set {
-	s := &Set{byID: map[model.UpstreamID]*Upstream{}, pools: map[*pool]struct{}{}, stop: make(chan struct{})}
+func NewSet(n Network) *Set {
+	s := &Set{network: n, byID: map[model.UpstreamID]*Upstream{}, pools: map[*pool]struct{}{}, stop: make(chan struct{})}
 	s.swept.Add(1)
 	go s.sweep()
 	return s

@@ -175,8 +175,7 @@ func (t *transport) dial(ctx context.Context, e *Endpoint, config *tls.Config, c
 	}
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", e.target)
+	conn, err := t.up.network().dial(ctx, e.target)
 	if err != nil {
 		return dialed{}, connectError(err)
 	}
