@@ -202,9 +202,9 @@ func (s *stream) Buffered() (p []byte, all bool) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	if err := s.fetch(false); err != nil {
-		return nil, err == io.EOF
+		return nil, err == io.EOF && !s.hasTrail
 	}
-	return s.out[s.outR:], s.recvEnd && s.err == nil && len(s.in) == 0
+	return s.out[s.outR:], s.recvEnd && !s.hasTrail && s.err == nil && len(s.in) == 0
 }
 
 // StopBody ends the reading of the body.
