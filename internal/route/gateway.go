@@ -41,9 +41,6 @@ type listenerSet struct {
 
 // served returns the listeners that the data plane gets.
 func (g *gatewayUnit) served() []*listener {
-	if !g.accepted.ok() && g.accepted.name != string(gatewayv1.GatewayReasonListenersNotValid) {
-		return nil
-	}
 	return slices.DeleteFunc(slices.Clone(g.listeners), func(l *listener) bool { return !l.served() })
 }
 
@@ -85,11 +82,20 @@ func (r *reader) gateway(name model.ObjectName) *gatewayUnit {
 		r.judgeSet(g, set)
 	}
 	for _, l := range g.listeners {
+		if g.invalid() && l.unserved == "" {
+			l.unserved = "the Gateway is not accepted: " + g.accepted.message
+		}
 		r.attachListenerPolicy(l)
 		g.insecure = g.insecure || l.served() && l.clientAuth == model.AllowInsecureFallback
 	}
 	settleHTTP3(g.listeners)
 	return g
+}
+
+// invalid tells whether the Gateway cannot be served at all, whatever its
+// listeners are.
+func (g *gatewayUnit) invalid() bool {
+	return !g.accepted.ok() && g.accepted.name != string(gatewayv1.GatewayReasonListenersNotValid)
 }
 
 // setAllowed tells whether a Gateway lets a ListenerSet attach to it.
@@ -162,7 +168,7 @@ func (r *reader) judgeSet(g *gatewayUnit, set *listenerSet) {
 	if !set.accepted.ok() {
 		return
 	}
-	if !g.accepted.ok() && g.accepted.name != string(gatewayv1.GatewayReasonListenersNotValid) {
+	if g.invalid() {
 		set.accepted = reason{string(gatewayv1.ListenerSetReasonParentNotAccepted), "the Gateway is not accepted: " + g.accepted.message}
 		return
 	}

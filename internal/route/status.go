@@ -158,8 +158,6 @@ func (g *gatewayUnit) listenerStatuses(set *listenerSet, generation int64, attac
 			if !l.conflicted.ok() {
 				name = l.conflicted.name
 			}
-		} else if !g.accepted.ok() {
-			why = reason{name, "the Gateway is not accepted: " + g.accepted.message}
 		}
 		conds.programmed(string(gatewayv1.ListenerConditionProgrammed), name, why)
 		if !l.overlapping.ok() {
