@@ -99,6 +99,16 @@ func (r *Result) judge(rules *rules, run []string, reports []*ginkgoReport) erro
 	return nil
 }
 
+// explain gives failures the reasons that were found out after the run.
+func (r *Result) explain(rules *rules) {
+	for i := range r.Specs {
+		s := &r.Specs[i]
+		if known := first(rules.KnownFailures, s.Name, r.target); s.Outcome == failed && known != nil {
+			s.Reason = known.Reason
+		}
+	}
+}
+
 func (r *Result) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }

@@ -130,3 +130,22 @@ func TestTargets(t *testing.T) {
 		}
 	}
 }
+
+// What is found out about a failure after the run is written beside it.
+func TestExplainLater(t *testing.T) {
+	rules, err := parseRules([]byte("knownFailures: [{match: shine, reason: found later, proxies: [nftables]}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range someResults() {
+		for i := range r.Specs {
+			r.Specs[i].Reason = ""
+		}
+		r.explain(rules)
+		for _, s := range r.Specs {
+			if want := s.Outcome == failed && r.target.Proxy == "nftables"; (s.Reason == "found later") != want {
+				t.Errorf("%s: %s, which %s: reason %q", r.target, s.Name, s.Outcome, s.Reason)
+			}
+		}
+	}
+}

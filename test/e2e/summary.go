@@ -35,6 +35,13 @@ func writeSummary(file, dir, kubernetes string) error {
 	if len(results) == 0 {
 		return fmt.Errorf("%s has no results of Kubernetes %s: run `go run ./test/e2e services` first", dir, kubernetes)
 	}
+	rules, err := parseRules(leftoutFile)
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		r.explain(rules)
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
