@@ -38,21 +38,15 @@ type Conn struct {
 	// client is whom it counts for; invalid before it counts.
 	client netip.Addr
 
-	state   atomic.Int32
 	closing atomic.Bool
-	used    atomic.Bool // it had a request
 
 	mu      sync.Mutex
 	onDrain func()
+	// waiting is true until the first byte of a connection of HTTP.
+	waiting bool
 	kill    *time.Timer // ends it after the drain timeout
+	ended   bool
 }
-
-// The states of a Conn: idle ones may be closed by whoever makes them closed.
-const (
-	active int32 = iota
-	idle
-	closed
-)
 
 // Listener names the listener the connection came to; of several HTTP listeners of
 // one port, which only the Host of a request tells apart, the first.
@@ -84,29 +78,6 @@ func (c *Conn) Judge(host string) Verdict {
 // drains, or the listener is gone.
 func (c *Conn) Closing() bool { return c.closing.Load() }
 
-// SetIdle says that the protocol server waits for a request, or no longer does. In a
-// drain, connections that stay idle are closed, soon but not at once: a request may
-// be on its way, and is still answered. It returns false if there is no use in
-// waiting: the connection is closing, and had its last request.
-func (c *Conn) SetIdle(yes bool) bool {
-	if !yes {
-		c.used.Store(true)
-		return c.state.CompareAndSwap(idle, active) || c.state.Load() == active
-	}
-	c.state.CompareAndSwap(active, idle)
-	if !c.closing.Load() {
-		return true
-	}
-	if c.used.Load() {
-		return false
-	}
-	time.AfterFunc(idleGrace, c.closeIdle)
-	return true
-}
-
-// idleGrace is how long a connection may stay idle in a drain.
-const idleGrace = time.Second
-
 // OnDrain has f called, in a goroutine of its own, when the connection begins to
 // close: at once if it does already. HTTP/2 sends GOAWAY then.
 func (c *Conn) OnDrain(f func()) {
@@ -118,39 +89,50 @@ func (c *Conn) OnDrain(f func()) {
 	}
 }
 
+// idleGrace is how long a connection on which nothing came yet is kept in a drain: a
+// request may be on its way, and is answered.
+const idleGrace = time.Second
+
 // startClosing begins the end of the connection; after a while, if that is not
 // zero, it is cut.
 func (c *Conn) startClosing(after time.Duration) {
 	c.mu.Lock()
-	if after > 0 && c.kill == nil && c.state.Load() != closed {
+	defer c.mu.Unlock()
+	if after > 0 && c.kill == nil && !c.ended {
 		c.kill = time.AfterFunc(after, c.abort)
 	}
 	if c.closing.Swap(true) {
-		c.mu.Unlock()
 		return
+	}
+	if c.waiting {
+		_ = c.tcp.SetReadDeadline(time.Now().Add(idleGrace))
 	}
 	if c.onDrain != nil {
 		go c.onDrain()
 	}
-	c.mu.Unlock()
-	if c.state.Load() == idle {
-		time.AfterFunc(idleGrace, c.closeIdle)
-	}
 }
 
-// closeIdle closes the connection if it is idle. A request that has arrived but was
-// not read yet is still answered.
-func (c *Conn) closeIdle() {
-	if c.state.Load() == idle && !unread(c.tcp) && c.state.CompareAndSwap(idle, closed) {
-		_ = c.tcp.Close()
+// wait sets how long the first byte is waited for.
+func (c *Conn) wait(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = true
+	if c.closing.Load() {
+		d = min(d, idleGrace)
 	}
+	_ = c.tcp.SetReadDeadline(time.Now().Add(d))
+}
+
+// arrived is wait's end: more has to come within d.
+func (c *Conn) arrived(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = false
+	_ = c.tcp.SetReadDeadline(time.Now().Add(d))
 }
 
 // abort cuts the connection: the peer sees a reset.
-func (c *Conn) abort() {
-	c.state.Store(closed)
-	reset(c.tcp)
-}
+func (c *Conn) abort() { reset(c.tcp) }
 
 // reset closes a connection without a word. The kernel keeps nothing of it.
 func reset(c *net.TCPConn) {
@@ -161,12 +143,12 @@ func reset(c *net.TCPConn) {
 // finish is after the handler returned.
 func (c *Conn) finish() {
 	c.mu.Lock()
+	c.ended = true
 	if c.kill != nil {
 		c.kill.Stop()
 	}
 	c.mu.Unlock()
 	_ = c.Conn.Close()
-	c.state.Store(closed)
 }
 
 // begin finds out which listener a connection is for, and makes it ready.

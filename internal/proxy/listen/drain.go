@@ -5,6 +5,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"github.com/fairwaynet/fairway/internal/model"
 )
 
 // track keeps a connection to be drained.
@@ -35,16 +37,15 @@ func (s *Server) open() []*Conn {
 	return out
 }
 
-// shedIdle closes up to n idle connections to get their descriptors.
-func (s *Server) shedIdle(n int) {
-	s.connsMu.Lock()
-	defer s.connsMu.Unlock()
-	for c := range s.conns {
+// shed tells up to n connections of HTTP to end, as a drain does, to get their
+// descriptors: a request that is served goes on, and clients come again.
+func (s *Server) shed(n int) {
+	for _, c := range s.open() {
 		if n == 0 {
 			return
 		}
-		if c.state.Load() == idle && c.used.Load() {
-			c.closeIdle()
+		if e := c.entryNow(); e != nil && !c.Closing() && (e.m.Protocol == model.ListenHTTP || e.m.Protocol == model.ListenHTTPS) {
+			c.startClosing(0)
 			n--
 		}
 	}

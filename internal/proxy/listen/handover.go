@@ -51,40 +51,52 @@ const (
 	startTimeout    = 5 * time.Minute
 )
 
-// ServeHandover waits at a unix socket for a successor, gives it the listening
-// sockets, and returns nil when it has taken over: then Drain is due. An error is
-// that of ctx, or that the path cannot be listened at.
-func (s *Server) ServeHandover(ctx context.Context, path string) error {
+// Handover is the unix socket that successors come to.
+type Handover struct {
+	s *Server
+	l *net.UnixListener
+}
+
+// ListenHandover opens the unix socket. From then on a successor finds it.
+func (s *Server) ListenHandover(path string) (*Handover, error) {
 	if c, err := net.Dial("unixpacket", path); err == nil {
 		_ = c.Close()
-		return fmt.Errorf("hand-over socket %s: another process serves it", path)
+		return nil, fmt.Errorf("hand-over socket %s: another process serves it", path)
 	}
 	if st, err := os.Lstat(path); err == nil && st.Mode().Type() == fs.ModeSocket {
 		_ = os.Remove(path) // left by one that was killed
 	}
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: path})
 	if err != nil {
-		return fmt.Errorf("hand-over socket: %w", err)
+		return nil, fmt.Errorf("hand-over socket: %w", err)
 	}
-	defer l.Close()
 	if err := os.Chmod(path, 0o600); err != nil {
-		return fmt.Errorf("hand-over socket: %w", err)
+		_ = l.Close()
+		return nil, fmt.Errorf("hand-over socket: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	return &Handover{s, l}, nil
+}
+
+// Wait gives the listening sockets to a successor, and returns nil when it has taken
+// over: then Drain is due. An error is that of ctx, or of the socket, which is
+// closed in any case.
+func (h *Handover) Wait(ctx context.Context) error {
+	defer h.l.Close()
+	defer context.AfterFunc(ctx, func() { _ = h.l.Close() })()
 	for {
-		c, err := l.AcceptUnix()
+		c, err := h.l.AcceptUnix()
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			return fmt.Errorf("hand-over socket: %w", err)
 		}
-		err = s.handOver(ctx, c, l)
+		err = h.s.handOver(ctx, c, h.l)
 		_ = c.Close()
 		if err == nil {
 			return nil
 		}
-		s.c.Logger.Warn("a successor did not take over", "err", err)
+		h.s.c.Logger.Warn("a successor did not take over", "err", err)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

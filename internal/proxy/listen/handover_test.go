@@ -61,8 +61,12 @@ func serveUntilReplaced() error {
 	if err := inherited.Ready(); err != nil {
 		return err
 	}
+	h, err := s.ListenHandover(os.Getenv(envPath))
+	if err != nil {
+		return err
+	}
 	fmt.Println("ready")
-	if err := s.ServeHandover(ctx, os.Getenv(envPath)); err != nil {
+	if err := h.Wait(ctx); err != nil {
 		return err
 	}
 	fmt.Println("replaced")
@@ -197,8 +201,11 @@ func TestInheritedPackets(t *testing.T) {
 	l := listener("l", freePort(t), model.ListenUDP, "")
 	apply(t, old, []model.Listener{l})
 	handed := make(chan error, 1)
-	go func() { handed <- old.ServeHandover(context.Background(), path) }()
-	eventually(t, "the socket is there", func() bool { _, err := os.Stat(path); return err == nil })
+	h, err := old.ListenHandover(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { handed <- h.Wait(context.Background()) }()
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
@@ -247,12 +254,6 @@ func TestHandoverSocket(t *testing.T) {
 		}
 	})
 	s := newServer(t, Config{})
-	serve := func(path string) (context.CancelFunc, chan error) {
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() { done <- s.ServeHandover(ctx, path) }()
-		return cancel, done
-	}
 	t.Run("one that was left behind", func(t *testing.T) {
 		l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: path})
 		if err != nil {
@@ -263,19 +264,16 @@ func TestHandoverSocket(t *testing.T) {
 		if i, err := Inherit(context.Background(), path, nil); err != nil || i.Predecessor() {
 			t.Errorf("%+v, %v", i, err)
 		}
-		cancel, done := serve(path)
-		eventually(t, "it serves", func() bool {
-			c, err := net.Dial("unixpacket", path)
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		})
-		if err := s.ServeHandover(context.Background(), path); err == nil {
+		h, err := s.ListenHandover(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.ListenHandover(path); err == nil {
 			t.Error("two serve one path")
 		}
+		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
+		if err := h.Wait(ctx); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
@@ -284,7 +282,7 @@ func TestHandoverSocket(t *testing.T) {
 		if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.ServeHandover(context.Background(), file); err == nil {
+		if _, err := s.ListenHandover(file); err == nil {
 			t.Error("no error")
 		}
 		if b, err := os.ReadFile(file); err != nil || string(b) != "x" {

@@ -49,14 +49,11 @@ type answers struct {
 
 func (a *answers) HTTP1(c *Conn) {
 	r := bufio.NewReaderSize(c, 1024)
+	c.OnDrain(func() { _ = c.SetReadDeadline(time.Now().Add(idleGrace)) })
 	for {
-		if !c.SetIdle(true) {
-			return
-		}
 		if _, err := r.Peek(1); err != nil {
 			return
 		}
-		c.SetIdle(false)
 		req, err := http.ReadRequest(r)
 		if err != nil {
 			return

@@ -17,10 +17,7 @@ type holding struct {
 	release chan struct{}
 }
 
-func (h *holding) HTTP1(c *Conn) {
-	c.SetIdle(true)
-	<-h.release
-}
+func (h *holding) HTTP1(*Conn) { <-h.release }
 
 // TestIdleTLSConnectionsAreSmall bounds what an idle connection costs before any
 // protocol server.

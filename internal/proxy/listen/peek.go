@@ -96,14 +96,3 @@ func ended(fd int) bool {
 	_, err := unix.Poll(p, 0)
 	return err == nil && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }
-
-// unread tells whether bytes wait in the socket.
-func unread(c *net.TCPConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	n := 0
-	err = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-	return err == nil && n > 0
-}

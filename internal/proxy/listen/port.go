@@ -110,7 +110,7 @@ func (p *port) stop(now bool) {
 const (
 	leastPause = 5 * time.Millisecond
 	mostPause  = time.Second
-	// shed is how many idle connections are closed then.
+	// shed is how many connections are told to end then.
 	shed = 32
 )
 
@@ -123,11 +123,11 @@ func (p *port) accept(ctx context.Context, l net.Listener) {
 				return
 			}
 			// Out of descriptors or memory: the client waits in the backlog. Trying at
-			// once would only burn CPU; idle connections can be given up.
+			// once would only burn CPU; connections of HTTP can be given up.
 			if pause = min(max(2*pause, leastPause), mostPause); !p.exhausted.Swap(true) {
 				p.s.c.Logger.Warn("cannot accept connections", "port", p.key.number, "err", err)
 			}
-			p.s.shedIdle(shed)
+			p.s.shed(shed)
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
@@ -255,14 +255,12 @@ func (c *Conn) priorKnowledge() (bool, error) {
 		return false, c.tcp.SetReadDeadline(time.Time{})
 	}
 	t := c.port.table.Load()
-	c.SetIdle(true)
-	_ = c.tcp.SetReadDeadline(time.Now().Add(t.keepAlive))
+	c.wait(t.keepAlive)
 	two, first := false, true
 	err := peek(c.tcp, len(preface), func(b []byte) bool {
 		if first {
 			first = false
-			c.SetIdle(false)
-			_ = c.tcp.SetReadDeadline(time.Now().Add(t.handshake))
+			c.arrived(t.handshake)
 		}
 		two = len(b) == len(preface) && string(b) == preface
 		return two || !bytes.HasPrefix([]byte(preface), b)
