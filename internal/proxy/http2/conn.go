@@ -333,6 +333,9 @@ func (c *conn) fail(err error) {
 	if c.err != nil {
 		return
 	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF // to a reader of a body, io.EOF would mean that it is whole
+	}
 	c.err = err
 	for _, s := range c.streams {
 		s.rcond.Broadcast()

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -167,6 +168,31 @@ func TestMalformedBodies(t *testing.T) {
 				t.Errorf("the handler read the body with error %v", err)
 			}
 			p.wantAlive(3)
+		})
+	}
+}
+
+// TestConnectionThatEndsInABody must not look like the end of the body.
+func TestConnectionThatEndsInABody(t *testing.T) {
+	for name, length := range map[string]string{"known length": "10", "unknown length": ""} {
+		t.Run(name, func(t *testing.T) {
+			result := make(chan error, 1)
+			s := serve(t, Limits{}, nil, func(s message.Stream) {
+				_, err := io.ReadAll(bodyReader{s})
+				result <- err
+			})
+			p := dialPeer(t, s.addr)
+			fields := post()
+			if length != "" {
+				fields = post("content-length", length)
+			}
+			p.headers(1, false, fields...)
+			p.check(p.fr.WriteData(1, false, []byte("half.")))
+			p.nc.Close()
+			var me *message.Error
+			if err := <-result; !errors.As(err, &me) || me.Status != 0 {
+				t.Errorf("got %v", err)
+			}
 		})
 	}
 }
