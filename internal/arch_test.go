@@ -79,12 +79,19 @@ var rules = []rule{
 	// Links and namespaces; servers that know only their own protocol.
 	{packages: []string{"internal/netns", "internal/echo/...", "internal/testns", "internal/cni/..."}, internal: []string{"internal/netns", "internal/cni/..."}, external: []string{"*"}, never: kubernetes},
 	{packages: []string{"internal/dns"}, internal: []string{"internal/store"}, external: []string{"*"}},
-	{packages: []string{"internal/control"}, internal: []string{"internal/model", "internal/store"}, external: []string{"*"}},
+	{packages: []string{"internal/explain"}, internal: []string{"internal/model", "internal/proxy/match", "internal/proxy/message"}, never: outside, pure: true},
+	{packages: []string{"internal/control"}, internal: []string{"internal/model", "internal/store", "internal/explain"}, external: []string{"*"}},
 	{packages: []string{"internal/migrate/..."}, internal: []string{"internal/model", "internal/netns", "internal/migrate/..."}, external: []string{"*"}},
 	// The agent drives any driver and reads any source: it names none.
 	{
 		packages: []string{"internal/agent"},
 		internal: []string{"internal/model", "internal/store", "internal/service", "internal/driver", "internal/control", "internal/netns"},
+		external: []string{"*"},
+	},
+	// So does what feeds the data planes of Gateways.
+	{
+		packages: []string{"internal/gateway"},
+		internal: []string{"internal/model", "internal/store", "internal/route", "internal/driver", "internal/control", "internal/explain"},
 		external: []string{"*"},
 	},
 	// The sandbox makes nodes and pods; what runs on them is given to it.

@@ -52,6 +52,7 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 	mux.HandleFunc("GET /v1/pods", func(w http.ResponseWriter, r *http.Request) { serveTable(w, r, b.Store().DB, b.Store().Pods) })
 	mux.HandleFunc("GET /v1/nodes", func(w http.ResponseWriter, r *http.Request) { serveTable(w, r, b.Store().DB, b.Store().Nodes) })
 	mux.HandleFunc("GET /v1/frontends", h.frontends)
+	h.handleGateways(mux)
 	mux.HandleFunc("POST /v1/scale", h.scale)
 	mux.HandleFunc("POST /v1/exec", h.exec)
 

@@ -5,6 +5,8 @@
 //	GET  /v1/status
 //	GET  /v1/{services|endpointslices|pods|nodes}?namespace=&name=&selector=&watch=1
 //	GET  /v1/frontends?namespace=&name=&node=&watch=1
+//	GET  /v1/{gateways|routes|backends}?namespace=&name=&watch=1
+//	POST /v1/explain
 //	POST /v1/scale
 //	POST /v1/exec      upgrades the connection; see Client.Exec
 package control
@@ -98,7 +100,8 @@ type Problem struct {
 	// Source says who found it: "manifest" (a file cannot be read or is wrong),
 	// "workload" (the cluster would not accept an object), "pod" (it does not
 	// run), "compile" (an object cannot be served as it is), "apply" (the kernel
-	// did not take it), "listen" (a port is taken).
+	// did not take it), "listen" (a port is taken), "gateway" (a Gateway, route or
+	// policy is not served as it stands).
 	Source string `json:"source"`
 	Node   string `json:"node,omitempty"`
 	File   string `json:"file,omitempty"`
