@@ -46,7 +46,11 @@ func (c *pathChange) append(dst, path []byte, prefix string) []byte {
 		dst = append(dst, c.value...)
 	default:
 		dst = append(dst, c.value...)
-		dst = append(dst, path[min(len(prefix), len(path)):]...)
+		rest := path
+		if len(path) >= len(prefix) && string(path[:len(prefix)]) == prefix {
+			rest = path[len(prefix):] // and not, if another filter changed it before
+		}
+		dst = append(dst, rest...)
 	}
 	if len(dst) == n {
 		dst = append(dst, '/')

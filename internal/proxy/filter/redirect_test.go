@@ -31,6 +31,7 @@ func TestPathChange(t *testing.T) {
 		{"/foo/", "/foo", prefix("/"), "/"},
 		{"/foo", "/foo", prefix("/"), "/"},
 		{"/foo/bar", "", prefix("/xyz"), "/xyz/foo/bar"},
+		{"/other", "/foo", prefix("/xyz"), "/xyz/other"},
 		{"/", "", prefix("/xyz"), "/xyz/"},
 		{"/foo?a=/foo", "/foo", prefix("/xyz"), "/xyz?a=/foo"},
 		{"/foo/bar?a=b", "/foo", &model.PathModifier{Value: "/full"}, "/full?a=b"},
