@@ -39,7 +39,10 @@ type Compiler struct {
 	// retold are the Gateways whose statuses may have changed.
 	retold   map[model.ObjectName]struct{}
 	statuses map[Ref]Status
-	changed  map[Ref]struct{} // statuses that changed in this Update
+	// compiled counts the units that were compiled, for tests.
+	compiled int
+	// changed and forgotten are what this Update did to statuses.
+	changed, forgotten map[Ref]struct{}
 }
 
 // unit is what is compiled at a time.
@@ -120,6 +123,7 @@ func New(o Options) *Compiler {
 		retold:    make(map[model.ObjectName]struct{}),
 		statuses:  make(map[Ref]Status),
 		changed:   make(map[Ref]struct{}),
+		forgotten: make(map[Ref]struct{}),
 	}
 	for i := range c.dirty {
 		c.dirty[i] = make(map[unit]struct{})
@@ -131,8 +135,11 @@ func New(o Options) *Compiler {
 type Result struct {
 	// Gateways by name. One that did not change is not there.
 	Gateways []GatewayChange
-	// Statuses that changed, by object, without those of objects that are gone.
+	// Statuses that changed, by object.
 	Statuses []Status
+	// Forgotten are objects that had a status and have none now: they are gone, or
+	// are no longer Fairway's.
+	Forgotten []Ref
 }
 
 // Update takes objects that are new or have changed, and the names of objects
@@ -182,6 +189,7 @@ func (c *Compiler) touch(k key) {
 func (c *Compiler) read(u unit, f func(r *reader)) {
 	r := &reader{options: &c.options, objects: c.objects, derived: c, seen: make(map[key]struct{}), mentions: make(map[Ref]struct{})}
 	f(r)
+	c.compiled++
 	c.forget(u)
 	c.seen[u] = r.seen
 	for k := range r.seen {
@@ -302,11 +310,16 @@ func (c *Compiler) setStatus(s Status) {
 	}
 	c.statuses[s.Object] = s
 	c.changed[s.Object] = struct{}{}
+	delete(c.forgotten, s.Object)
 }
 
 func (c *Compiler) dropStatus(ref Ref) {
+	if _, ok := c.statuses[ref]; !ok {
+		return
+	}
 	delete(c.statuses, ref)
 	delete(c.changed, ref)
+	c.forgotten[ref] = struct{}{}
 }
 
 // view is what of a listener matters to the routes.
@@ -472,6 +485,8 @@ func (c *Compiler) result() Result {
 	for _, ref := range slices.SortedFunc(maps.Keys(c.changed), Ref.compare) {
 		out.Statuses = append(out.Statuses, c.statuses[ref])
 	}
+	out.Forgotten = slices.SortedFunc(maps.Keys(c.forgotten), Ref.compare)
 	clear(c.changed)
+	clear(c.forgotten)
 	return out
 }

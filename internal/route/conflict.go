@@ -116,7 +116,8 @@ func (l *listener) overlaps(other *listener) {
 	l.overlapping = reason{string(gatewayv1.ListenerReasonOverlappingHostnames), "it has hostnames in common with " + name}
 }
 
-// settleHTTP3 turns HTTP/3 off where a UDP listener has the port.
+// settleHTTP3 turns HTTP/3 off where there is no TLS, and where a UDP listener
+// has the port.
 func settleHTTP3(listeners []*listener) {
 	udp := make(map[uint16]bool)
 	for _, l := range listeners {
@@ -125,7 +126,7 @@ func settleHTTP3(listeners []*listener) {
 		}
 	}
 	for _, l := range listeners {
-		if udp[l.port] {
+		if udp[l.port] || l.protocol != model.ListenHTTPS {
 			l.policy.EnableHTTP3 = false
 		}
 	}

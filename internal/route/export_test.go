@@ -6,3 +6,6 @@ var (
 	NormalHostname  = normalHostname
 	ParseDuration   = parseDuration
 )
+
+// Lookups returns how many objects have been compiled.
+func (c *Compiler) Lookups() int { return c.compiled }

@@ -247,7 +247,9 @@ func (c *ingressCompiler) checkTLS(g *gatewayUnit) {
 			case !mine:
 			case !l.served():
 				c.problem("the host %q has no TLS: %s", l.hostname, l.why())
-			case len(l.selfSigned) > 0 && (t.SecretName == "" || l.selfSigned[0] == secret):
+			case len(l.selfSigned) > 0 && t.SecretName == "":
+				c.problem("the host %q has a self-signed certificate: spec.tls names no Secret", l.hostname)
+			case len(l.selfSigned) > 0 && l.selfSigned[0] == secret:
 				c.problem("the host %q has a self-signed certificate: there is no %s", l.hostname, Ref{KindSecret, secret})
 			case l.tls.Certificates[0] != secret:
 				c.problem("the host %q has the certificate of an older Ingress", l.hostname)

@@ -55,7 +55,7 @@ type output struct {
 	routes    map[model.RouteID]*model.Route
 	// upstreams counts the routes that lead to one; sent are those the caller has.
 	upstreams map[model.UpstreamID]int
-	sent      map[model.UpstreamID]bool
+	sent      map[model.UpstreamID]*model.Upstream
 	certs     map[model.ObjectName]bool
 	sentCerts map[model.ObjectName]bool
 	self      map[model.ObjectName]SelfSigned
@@ -78,7 +78,7 @@ func (c *Compiler) output(name model.ObjectName) *output {
 			listeners:        make(map[model.ListenerID]model.Listener),
 			routes:           make(map[model.RouteID]*model.Route),
 			upstreams:        make(map[model.UpstreamID]int),
-			sent:             make(map[model.UpstreamID]bool),
+			sent:             make(map[model.UpstreamID]*model.Upstream),
 			certs:            make(map[model.ObjectName]bool),
 			sentCerts:        make(map[model.ObjectName]bool),
 			self:             make(map[model.ObjectName]SelfSigned),
@@ -227,9 +227,11 @@ func (c *Compiler) flush(o *output) (GatewayChange, bool) {
 	for id := range o.touchedUpstreams {
 		u := c.upstreams[id]
 		if o.upstreams[id] > 0 && u != nil {
-			out.Upstreams = append(out.Upstreams, *u)
-			o.sent[id] = true
-		} else if o.sent[id] {
+			if o.sent[id] != u {
+				out.Upstreams = append(out.Upstreams, *u)
+				o.sent[id] = u
+			}
+		} else if o.sent[id] != nil {
 			out.DeleteUpstreams = append(out.DeleteUpstreams, id)
 			delete(o.sent, id)
 		}

@@ -159,7 +159,8 @@ func (u *routeUnit) place() *placement {
 	add := func(gateway model.ObjectName, part *routePart, attachments []attachment) {
 		var served []model.Attachment
 		for _, a := range attachments {
-			if !slices.Contains(p.attached, a.listener) {
+			// Listeners count routes of Gateway API alone.
+			if u.ref.Kind != KindIngress && !slices.Contains(p.attached, a.listener) {
 				p.attached = append(p.attached, a.listener)
 			}
 			if a.served && !slices.ContainsFunc(served, func(o model.Attachment) bool { return o.Listener == a.listener }) {

@@ -43,6 +43,13 @@ func renderResult(t testing.TB, b *strings.Builder, res route.Result) {
 	if len(statuses) > 0 {
 		out["statuses"] = statuses
 	}
+	var forgotten []string
+	for _, ref := range res.Forgotten {
+		forgotten = append(forgotten, ref.String())
+	}
+	if len(forgotten) > 0 {
+		out["forgotten"] = forgotten
+	}
 	data, err := yaml.Marshal(out)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package route
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -38,7 +39,7 @@ func (r *reader) upstream(id model.UpstreamID) (model.Upstream, bool) {
 	u.TLS = r.backendTLS(id.ObjectName, port.Name)
 	u.Policy = r.upstreamPolicy(Ref{KindService, id.ObjectName}, port.Name)
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
-		u.Hostname, _ = normalHostname(svc.Spec.ExternalName)
+		u.Hostname, _ = normalHostname(strings.TrimSuffix(svc.Spec.ExternalName, "."))
 		return u, true
 	}
 	u.Endpoints = r.endpoints(svc, port)
