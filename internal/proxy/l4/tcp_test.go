@@ -54,9 +54,9 @@ func terminate(cfg *tls.Config) func(net.Conn) net.Conn {
 	}
 }
 
-// big is more than socket buffers hold.
-func big20(t testing.TB) []byte {
-	b := make([]byte, 20<<20)
+// random is more than the buffers on the way hold.
+func random() []byte {
+	b := make([]byte, 8<<20)
 	_, _ = rand.Read(b)
 	return b
 }
@@ -70,7 +70,7 @@ type closeWriter interface {
 // ends of both directions, and the counts.
 func exchange(t *testing.T, r *rig, c closeWriter) {
 	t.Helper()
-	data := big20(t)
+	data := random()
 	go func() {
 		_, _ = c.Write(data)
 		_ = c.CloseWrite()

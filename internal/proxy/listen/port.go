@@ -200,8 +200,8 @@ func (p *port) refuse(c *Conn, err error) {
 		linger(c.tcp) // an alert is on its way
 	}
 	c.finish()
-	if p.s.c.OnFailed != nil && !errors.Is(err, io.EOF) {
-		p.s.c.OnFailed(c, err)
+	if !errors.Is(err, io.EOF) {
+		p.s.c.Logger.Debug("connection not served", "port", p.key.number, "client", c.Info.Client, "err", err)
 	}
 }
 

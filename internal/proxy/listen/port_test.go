@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -360,8 +359,8 @@ func TestClientHelloInTinyPieces(t *testing.T) {
 	mustGet(t, tlsClient(&tiny{dial(t, port)}, ca.client("a.org")), "a.org", "l client=127.0.0.1 judge=0")
 }
 
-// TestPeekIsBounded: a client may send byte after byte, but not for ever, and not
-// more than fits.
+// TestPeekIsBounded: a client may send a little and a little more, but not for
+// ever, and not more than fits.
 func TestPeekIsBounded(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -369,7 +368,7 @@ func TestPeekIsBounded(t *testing.T) {
 		err   error
 		least int
 	}{
-		{"byte by byte", 1, errPeeked, 2800},
+		{"small pieces", 16, errPeeked, 11000},
 		{"large pieces", 8 << 10, errHelloLong, 16 << 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -471,147 +470,4 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 	sockets.mu.Unlock()
 	eventually(t, "it is in order again", func() bool { st, _ := s.State(l.ID); return st.Err == nil })
-}
-
-func TestDrain(t *testing.T) {
-	hold, begun := make(chan struct{}), make(chan struct{}, 4)
-	a := &answers{begun: func(_ *Conn, r *http.Request) {
-		if r.Host == "slow" {
-			begun <- struct{}{}
-			<-hold
-		}
-	}}
-	s := newServer(t, Config{Handler: a})
-	l := listener("l", freePort(t), model.ListenHTTP, "")
-	apply(t, s, []model.Listener{l})
-	idle, fresh, busy := dial(t, l.Port), dial(t, l.Port), dial(t, l.Port)
-	mustGet(t, idle, "x", "l client=127.0.0.1 judge=0")
-	answer := make(chan error, 1)
-	go func() {
-		b, err := get(busy, "slow")
-		if err == nil && !strings.HasPrefix(b, "l ") {
-			err = errors.New(b)
-		}
-		answer <- err
-	}()
-	<-begun
-	eventually(t, "all are accepted", func() bool { return len(s.open()) == 3 })
-	done := make(chan error, 1)
-	go func() { done <- s.Drain(context.Background()) }()
-	for _, c := range []net.Conn{idle, fresh} {
-		if err := endOf(c); err != io.EOF {
-			t.Errorf("an idle connection: %v, want its end", err)
-		}
-	}
-	if _, err := net.Dial("tcp", target(l.Port)); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("a new connection: %v", err)
-	}
-	if err := s.Apply(context.Background(), []model.Listener{l}, nil); err == nil {
-		t.Error("listeners are applied after a drain")
-	}
-	select {
-	case err := <-done:
-		t.Fatalf("the drain ended before the request: %v", err)
-	default:
-	}
-	close(hold)
-	if err := <-answer; err != nil {
-		t.Error(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestDrainEndsWithItsContext(t *testing.T) {
-	told := make(chan struct{})
-	a := &answers{stream: func(c *Conn) {
-		c.OnDrain(func() { close(told) })
-		_, _ = io.Copy(io.Discard, c)
-	}}
-	s := newServer(t, Config{Handler: a})
-	l := listener("l", freePort(t), model.ListenTCP, "")
-	apply(t, s, []model.Listener{l})
-	c := dial(t, l.Port)
-	eventually(t, "it is accepted", func() bool { n, _ := s.Counts(l.ID); return n.Accepted == 1 })
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Drain(ctx) }()
-	<-told
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := endOf(c); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("%v, want a reset", err)
-	}
-}
-
-func TestConnectionOfAListenerThatIsGoneIsCut(t *testing.T) {
-	a := &answers{stream: func(c *Conn) { _, _ = io.Copy(io.Discard, c) }}
-	s := newServer(t, Config{Handler: a})
-	l := listener("l", freePort(t), model.ListenTCP, "")
-	l.Policy = &model.ListenerPolicy{DrainTimeout: 50 * time.Millisecond}
-	apply(t, s, []model.Listener{l})
-	c := dial(t, l.Port)
-	eventually(t, "it is accepted", func() bool { n, _ := s.Counts(l.ID); return n.Accepted == 1 })
-	apply(t, s, nil)
-	if err := endOf(c); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("%v, want a reset", err)
-	}
-}
-
-func TestUDPListener(t *testing.T) {
-	port := freePort(t)
-	begun, ended := make(chan string, 4), make(chan string, 4)
-	h := &answers{
-		packets: func(ctx context.Context, p *PacketPort) {
-			id, _, _ := p.Listener()
-			begun <- id.Name
-			<-ctx.Done()
-			ended <- id.Name
-		},
-		quic: func(ctx context.Context, p *PacketPort) {
-			begun <- "quic"
-			<-ctx.Done()
-			ended <- "quic"
-		},
-	}
-	s := newServer(t, Config{Handler: h})
-	ca := newAuthority(t)
-	cert := ca.issue(t, "c", 1, "a.org")
-	web := listener("web", port, model.ListenHTTPS, "a.org", "c")
-	web.Policy = &model.ListenerPolicy{EnableHTTP3: true}
-	udp := listener("udp", port, model.ListenUDP, "")
-	apply(t, s, []model.Listener{web}, cert)
-	if got := <-begun; got != "quic" {
-		t.Fatal(got)
-	}
-	serving(t, s, web)
-	// A UDP listener has the port for itself.
-	apply(t, s, []model.Listener{web, udp}, cert)
-	if got := <-ended; got != "quic" {
-		t.Error(got)
-	}
-	if got := <-begun; got != "udp" {
-		t.Error(got)
-	}
-	serving(t, s, udp)
-	if st, _ := s.State(web.ID); !st.Serving || st.Err == nil {
-		t.Errorf("%+v", st)
-	}
-	apply(t, s, nil)
-	if got := <-ended; got != "udp" {
-		t.Error(got)
-	}
-	eventually(t, "the socket is closed", func() bool {
-		c, err := net.ListenPacket("udp", target(port))
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
 }

@@ -61,14 +61,11 @@ type Config struct {
 	// Sockets is Host if nil.
 	Sockets Sockets
 	Handler Handler
-	// Logger is slog.Default if nil.
+	// Logger is slog.Default if nil. Handshakes that fail are logged at level debug.
 	Logger *slog.Logger
 	// OnChange, if set, is called without a lock when a state may have changed other
 	// than by Apply: a port that was taken is open now.
 	OnChange func()
-	// OnFailed, if set, is told of each connection that did not get to the Handler,
-	// but for those above a limit, and those that sent nothing.
-	OnFailed func(c *Conn, err error)
 }
 
 // Server holds the sockets of one data plane. Its methods are safe for concurrent use.
