@@ -204,7 +204,7 @@ func (b *block) request(r *message.Request, end, tls bool) string {
 	connect := string(b.method) == "CONNECT"
 	extended := b.pseudo&pseudoProtocol != 0
 	switch {
-	case b.pseudo&pseudoMethod == 0 || !validToken(b.method):
+	case b.pseudo&pseudoMethod == 0 || !message.ValidToken(b.method):
 		return "bad :method"
 	case extended && !connect:
 		return ":protocol without CONNECT"
@@ -216,9 +216,9 @@ func (b *block) request(r *message.Request, end, tls bool) string {
 		return ":scheme or :path is missing"
 	case string(b.scheme) != "http" && string(b.scheme) != "https":
 		return "bad :scheme"
-	case !validPath(b.path) && (string(b.path) != "*" || string(b.method) != "OPTIONS"):
+	case !message.ValidPath(b.path) && (string(b.path) != "*" || string(b.method) != "OPTIONS"):
 		return "bad :path"
-	case extended && !validToken(b.protocol):
+	case extended && !message.ValidToken(b.protocol):
 		return "bad :protocol"
 	}
 	if b.pseudo&pseudoAuthority == 0 {
@@ -226,7 +226,7 @@ func (b *block) request(r *message.Request, end, tls bool) string {
 	} else if b.hasHost && !bytes.EqualFold(b.authority, b.host) {
 		return ":authority and host differ"
 	}
-	if !validAuthority(b.authority) {
+	if !message.ValidAuthority(b.authority) {
 		return "bad :authority"
 	}
 	if end && b.length > 0 {
@@ -273,78 +273,4 @@ func (b *block) statusCode() (int, string) {
 		return 0, "bad :status"
 	}
 	return int(s[0]-'0')*100 + int(s[1]-'0')*10 + int(s[2]-'0'), ""
-}
-
-// tokenBytes marks what a token may hold: RFC 9110 5.6.2.
-var tokenBytes = byteSet("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-// hostBytes marks what an authority may hold: RFC 3986 3.2.2 and 3.2.3, without
-// user information.
-var hostBytes = byteSet("-._~%!$&'()*+,;=:[]0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-func byteSet(s string) (t [256]bool) {
-	for _, c := range []byte(s) {
-		t[c] = true
-	}
-	return t
-}
-
-func all(s []byte, set *[256]bool) bool {
-	for _, c := range s {
-		if !set[c] {
-			return false
-		}
-	}
-	return len(s) > 0
-}
-
-func validToken(s []byte) bool { return all(s, &tokenBytes) }
-
-// validAuthority tells whether s is a host, and a port perhaps.
-func validAuthority(s []byte) bool {
-	if !all(s, &hostBytes) {
-		return false
-	}
-	host, port := s, []byte(nil)
-	if s[0] == '[' {
-		i := bytes.IndexByte(s, ']')
-		if i < 2 || bytes.IndexByte(s[1:], '[') >= 0 {
-			return false
-		}
-		host, s = s[:i+1], s[i+1:]
-		if len(s) > 0 && s[0] != ':' {
-			return false
-		}
-		port = bytes.TrimPrefix(s, []byte(":"))
-	} else {
-		if i := bytes.IndexByte(s, ':'); i >= 0 {
-			host, port = s[:i], s[i+1:]
-		}
-		if bytes.ContainsAny(host, "[]") {
-			return false
-		}
-	}
-	if len(host) == 0 || len(port) > 5 {
-		return false
-	}
-	for _, c := range port {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return true
-}
-
-// validPath tells whether s is an absolute path with a query perhaps, without
-// white space, control characters and a fragment.
-func validPath(s []byte) bool {
-	if len(s) == 0 || s[0] != '/' {
-		return false
-	}
-	for _, c := range s {
-		if c <= ' ' || c == 0x7f || c == '#' {
-			return false
-		}
-	}
-	return true
 }

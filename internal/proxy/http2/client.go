@@ -191,6 +191,9 @@ func (c *ClientConn) Open(ctx context.Context) (message.Call, error) {
 		if c.inFlight < c.limit() {
 			break
 		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		turn := make(chan struct{})
 		c.waiting = append(c.waiting, turn)
 		c.mu.Unlock()

@@ -85,7 +85,7 @@ func FuzzServer(f *testing.F) {
 					t.Errorf("%d bytes of a body, content-length is %d", n, r.Length)
 				}
 			}
-			if !validToken(r.Method) || !validAuthority(r.Authority) || len(r.Fields) > 10 {
+			if !message.ValidToken(r.Method) || !message.ValidAuthority(r.Authority) || len(r.Fields) > 10 {
 				t.Errorf("got %+v", r)
 			}
 			checkFields(t, r.Fields)
@@ -99,7 +99,7 @@ func FuzzServer(f *testing.F) {
 // checkFields holds fields to what HTTP/1.1 could carry without being split.
 func checkFields(t *testing.T, fields []message.Field) {
 	for _, f := range fields {
-		if !validToken(f.Name) || bytes.ToLower(f.Name)[0] != f.Name[0] || bytes.ContainsAny(f.Value, "\r\n\x00") || f.ID != message.Lookup(f.Name) {
+		if !message.ValidToken(f.Name) || bytes.ToLower(f.Name)[0] != f.Name[0] || bytes.ContainsAny(f.Value, "\r\n\x00") || f.ID != message.Lookup(f.Name) {
 			t.Errorf("field %q: %q (%v)", f.Name, f.Value, f.ID)
 		}
 		switch f.ID {

@@ -87,7 +87,7 @@ func relay(t testing.TB, conn *ClientConn) message.Handler {
 				return
 			}
 		}
-		if p, all := call.Buffered(); all && len(p) == 0 && len(call.Trailers()) == 0 {
+		if p, all := call.Buffered(); all && len(p) == 0 {
 			_ = s.WriteHead(&r, true)
 		} else {
 			if err := s.WriteHead(&r, false); err != nil {

@@ -197,7 +197,8 @@ func (s *stream) readBody(p []byte) (int, error) {
 	return n, nil
 }
 
-// Buffered returns what of the body has arrived and was not read.
+// Buffered returns what of the body has arrived and was not read, and whether no
+// more of it and no trailers follow.
 func (s *stream) Buffered() (p []byte, all bool) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
