@@ -259,7 +259,7 @@ func TestUpdateEqualsBuild(t *testing.T) {
 				c.DeleteListeners = append(c.DeleteListeners, listenerID(w.IntN(4)))
 			}
 			if w.IntN(2) == 0 {
-				c.Listeners = w.listeners(4)[:1+w.IntN(1)]
+				c.Listeners = w.listeners(1 + w.IntN(4))
 			}
 			before := table
 			var asked []oracleRequest
