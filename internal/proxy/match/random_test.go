@@ -238,6 +238,7 @@ func checkExplain(t *testing.T, table *Table, q oracleRequest, want oracleHit, o
 // TestUpdateEqualsBuild changes tables step by step, and compares each with one
 // that is built at once; the tables before must answer as they did.
 func TestUpdateEqualsBuild(t *testing.T) {
+	applied := 0
 	for seed := range uint64(25) {
 		w := world{rand.New(rand.NewPCG(seed, 2))}
 		routes := map[model.RouteID]*Route{}
@@ -279,6 +280,7 @@ func TestUpdateEqualsBuild(t *testing.T) {
 				continue // two listeners of one hostname: nothing changed
 			}
 			table = next
+			applied++
 			for _, id := range c.DeleteRoutes {
 				delete(routes, id)
 			}
@@ -329,6 +331,9 @@ func TestUpdateEqualsBuild(t *testing.T) {
 		if empty.routes.len() > 0 {
 			t.Errorf("seed %d: routes are left", seed)
 		}
+	}
+	if applied < 500 {
+		t.Errorf("only %d of 1,000 updates were possible", applied)
 	}
 }
 
