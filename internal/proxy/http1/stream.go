@@ -140,26 +140,26 @@ func (s *stream) sendContinue() error {
 }
 
 func (s *stream) readError(err error) error {
-	var bad *message.Error
-	switch {
-	case err == nil || err == io.EOF:
+	switch err {
+	case nil, io.EOF:
 		return err
-	case err == errTruncated:
-		s.broken.Store(true)
-		return errGone
-	case errors.As(err, &bad):
-		return bad
-	case err == errTimeout:
+	case errTimeout:
 		return errBodyTimeout
+	}
+	var bad *message.Error
+	if err != errTruncated && errors.As(err, &bad) {
+		return bad
 	}
 	s.broken.Store(true)
 	return errGone
 }
 
 func (s *stream) writeError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var wrong misuse
-	var bad *message.Error
-	if err == nil || errors.As(err, &wrong) || errors.As(err, &bad) {
+	if errors.As(err, &wrong) {
 		return err
 	}
 	s.broken.Store(true)
