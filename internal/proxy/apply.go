@@ -16,7 +16,7 @@ import (
 // Apply makes the data plane equal to the desired state after this batch. See
 // driver.Gateways. Its cost grows with the batch: a route that changed is
 // compiled, and put into the tables of its ports; an endpoint that changed makes
-// another View of its upstream.
+// another View of its upstream. The batch must not be changed afterwards.
 func (e *Engine) Apply(ctx context.Context, b driver.GatewayBatch) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fairwaynet/fairway/internal/proxy/message"
 )
@@ -138,9 +139,13 @@ type pump struct {
 	tee   []*mirrorBody
 	limit int64
 	done  chan struct{}
-	// clientErr and callErr are valid after done: who failed.
-	clientErr, callErr error
-	read               int64
+	// clientErr is why the client's body could not be read; nil if it could.
+	clientErr atomic.Pointer[error]
+	// halted says that it was ended from outside: its errors are of that.
+	halted atomic.Bool
+	// callErr is valid after done.
+	callErr error
+	read    int64
 }
 
 func startPump(s message.Stream, call message.Call, limit int64, tee []*mirrorBody) *pump {
@@ -153,7 +158,7 @@ func (p *pump) run() {
 	defer close(p.done)
 	defer func() {
 		for _, m := range p.tee {
-			m.finish(p.clientErr == nil && p.callErr == nil)
+			m.finish(p.clientErr.Load() == nil && p.callErr == nil && !p.halted.Load())
 		}
 	}()
 	buf := buffers.Get().(*[]byte)
@@ -162,8 +167,7 @@ func (p *pump) run() {
 		n, err := p.s.ReadBody(*buf)
 		p.read += int64(n)
 		if p.limit > 0 && p.read > p.limit {
-			p.clientErr = errTooLarge
-			p.call.Abort()
+			p.fail(errTooLarge)
 			return
 		}
 		if n > 0 {
@@ -183,9 +187,7 @@ func (p *pump) run() {
 			return
 		}
 		if err != nil {
-			// The endpoint must not take what came for the whole.
-			p.clientErr = err
-			p.call.Abort()
+			p.fail(err)
 			return
 		}
 		if more, _ := p.s.Buffered(); len(more) == 0 {
@@ -196,11 +198,19 @@ func (p *pump) run() {
 	}
 }
 
+// fail ends the call, so that the endpoint does not take what came for the whole.
+func (p *pump) fail(err error) {
+	if !p.halted.Load() {
+		p.clientErr.Store(&err)
+	}
+	p.call.Abort()
+}
+
 // ended tells whether the body was sent, all of it.
 func (p *pump) ended() bool {
 	select {
 	case <-p.done:
-		return p.clientErr == nil && p.callErr == nil
+		return p.clientErr.Load() == nil && p.callErr == nil
 	default:
 		return false
 	}
@@ -213,6 +223,7 @@ func (p *pump) halt() {
 		return
 	default:
 	}
+	p.halted.Store(true)
 	p.s.StopBody()
 	p.call.Abort()
 	<-p.done

@@ -251,17 +251,15 @@ func (x *exchange) giveUp(f *failure) {
 }
 
 // clientFailed returns why the client's body could not be read; nil if it could,
-// or is still read.
+// so far.
 func (b *body) clientFailed() error {
 	if b.pump == nil {
 		return nil
 	}
-	select {
-	case <-b.pump.done:
-		return b.pump.clientErr
-	default:
-		return nil
+	if err := b.pump.clientErr.Load(); err != nil {
+		return *err
 	}
+	return nil
 }
 
 func (x *exchange) expired() bool {
