@@ -40,6 +40,9 @@ var resources = []*resource{
 	{name: "endpoints", aliases: []string{"endpoint", "ep", "endpointslices", "endpointslice"}, path: "endpointslices", namespaced: true, get: getObjects(endpointView)},
 	{name: "pods", aliases: []string{"pod", "po"}, path: "pods", namespaced: true, get: getObjects(podView)},
 	{name: "nodes", aliases: []string{"node", "no"}, path: "nodes", get: getObjects(nodeView)},
+	{name: "gateways", aliases: []string{"gateway", "gtw"}, path: "gateways", namespaced: true, get: getObjects(gatewayView)},
+	{name: "routes", aliases: []string{"route", "httproutes", "httproute", "ingresses", "ingress", "ing"}, path: "routes", namespaced: true, get: getObjects(routeView)},
+	{name: "backends", aliases: []string{"backend"}, path: "backends", namespaced: true, get: getObjects(backendView)},
 }
 
 func resourceNames() []string {
@@ -62,12 +65,14 @@ func findResource(name string) (*resource, error) {
 func newGet(e *env) *cobra.Command {
 	o := &getOptions{}
 	cmd := &cobra.Command{
-		Use:   "get services|frontends|endpoints|pods|nodes [NAME...]",
+		Use:   "get services|frontends|endpoints|pods|nodes|gateways|routes|backends [NAME...]",
 		Short: "List what runs",
 		Long: `Lists Services, frontends (the addresses that Services answer at, what is
 wanted there and what is applied), endpoints, pods or nodes of the running
-sandbox or agent.`,
+sandbox or agent; or Gateways, routes with what each of their rules was asked,
+and backends with how their endpoints are.`,
 		Example: `  fairway get services -A
+  fairway get routes -w
   fairway get frontends web -o wide
   fairway get pods -n shop -l app=web -w`,
 		Args: cobra.MinimumNArgs(1),

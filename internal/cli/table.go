@@ -90,7 +90,7 @@ const (
 
 // stateColor colors what is not as it should be.
 func stateColor(column, cell string) string {
-	if !slices.Contains([]string{"STATE", "STATUS", "READY", "SYNCED", "HEALTHY"}, column) {
+	if !slices.Contains([]string{"STATE", "STATUS", "READY", "SYNCED", "HEALTHY", "PROGRAMMED", "SERVING"}, column) {
 		return ""
 	}
 	switch cell {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -19,9 +20,11 @@ import (
 	"github.com/fairwaynet/fairway/internal/agent"
 	"github.com/fairwaynet/fairway/internal/control"
 	"github.com/fairwaynet/fairway/internal/dns"
+	"github.com/fairwaynet/fairway/internal/gateway"
 	"github.com/fairwaynet/fairway/internal/model"
 	"github.com/fairwaynet/fairway/internal/netns"
 	"github.com/fairwaynet/fairway/internal/nft"
+	"github.com/fairwaynet/fairway/internal/route"
 	"github.com/fairwaynet/fairway/internal/sandbox"
 	"github.com/fairwaynet/fairway/internal/source/dir"
 	"github.com/fairwaynet/fairway/internal/store"
@@ -42,6 +45,8 @@ type upCluster struct {
 	source    *dir.Source
 	workloads *workload.Controller
 	sandbox   *sandbox.Sandbox
+	gateways  *gateway.Manager
+	output    io.Writer
 	log       *slog.Logger
 
 	mu       sync.Mutex
@@ -58,6 +63,7 @@ func newUpCluster(o *upOptions, stdin *os.File, output interface{ Write([]byte) 
 	c := &upCluster{
 		info:     control.Info{Kind: control.KindSandbox, Name: o.name, PID: os.Getpid(), Version: version(), Started: time.Now()},
 		families: o.families,
+		output:   output,
 		log:      log,
 		agents:   map[string]*agent.Agent{},
 		changed:  make(chan struct{}),
@@ -78,23 +84,30 @@ func newUpCluster(o *upOptions, stdin *os.File, output interface{ Write([]byte) 
 	}
 	c.setReport(report)
 	c.workloads = workload.NewController(workload.Config{Nodes: o.nodes, Families: o.families, GracefulTermination: true})
+	if c.gateways, err = gateway.New(gateway.Options{
+		Config: c.manifests, Cluster: c.cluster, ImplicitClasses: true, Log: log,
+		Route: route.Options{SelfSigned: true, ClusterDomain: clusterDomain},
+	}); err != nil {
+		return nil, err
+	}
 	var dnsService netip.Addr
 	if o.families[0] == model.IPv6 {
 		dnsService = netip.MustParseAddr("fd00:10:96::a")
 	}
 	c.sandbox, err = sandbox.New(sandbox.Options{
-		DNSService: dnsService,
-		Cluster:    c.cluster,
-		Manifests:  c.manifests,
-		Reconcile:  c.reconcile,
-		SetReady:   c.workloads.SetReady,
-		SetScale:   c.workloads.Scale,
-		Stopped:    c.workloads.Stopped,
-		StartNode:  c.runAgent,
-		ServeDNS:   c.serveDNS,
-		Domain:     clusterDomain,
-		Output:     output,
-		Log:        log,
+		DNSService:   dnsService,
+		Cluster:      c.cluster,
+		Manifests:    c.manifests,
+		Reconcile:    c.reconcile,
+		SetReady:     c.workloads.SetReady,
+		SetScale:     c.workloads.Scale,
+		Stopped:      c.workloads.Stopped,
+		StartNode:    c.runAgent,
+		StartGateway: c.runGateway,
+		ServeDNS:     c.serveDNS,
+		Domain:       clusterDomain,
+		Output:       output,
+		Log:          log,
 	})
 	return c, err
 }
@@ -117,6 +130,12 @@ func (c *upCluster) run(ctx context.Context) error {
 			cancel(fmt.Errorf("follow the manifests: %w", err))
 		}
 	})
+	wg.Go(func() {
+		if err := c.gateways.Run(ctx); err != nil {
+			cancel(fmt.Errorf("gateways: %w", err))
+		}
+	})
+	wg.Go(func() { c.followGateways(ctx) })
 	wg.Go(func() { c.forward(ctx) })
 	err = c.sandbox.Run(ctx)
 	cancel(err)
@@ -323,6 +342,7 @@ func (c *upCluster) allProblems() []control.Problem {
 			out = append(out, control.Problem{Source: "pod", Node: p.Node, Object: "Pod " + p.Namespace + "/" + p.Name, Message: p.Error})
 		}
 	}
+	out = append(out, c.gateways.Problems()...)
 	seen := map[control.Problem]bool{}
 	for _, a := range c.running() {
 		for _, p := range a.Problems() {

@@ -22,6 +22,8 @@ type snapshot struct {
 	started   time.Time
 	nodes     []snapshotNode
 	services  []snapshotService
+	gateways  []control.Gateway
+	settled   bool // every gateway's data plane has been given what it serves
 	podsReady int
 	pods      int
 	problems  []control.Problem
@@ -90,6 +92,7 @@ func (c *upCluster) snapshot() *snapshot {
 		v.ready, v.all = countEndpoints(c.cluster, svc)
 		s.services = append(s.services, v)
 	}
+	s.gateways, s.settled = c.Gateways(), c.gateways.Settled()
 	s.problems = c.allProblems()
 	c.mu.Lock()
 	s.unknown = c.report.Unknown
@@ -171,7 +174,7 @@ func (s *snapshot) ready() bool {
 			return false
 		}
 	}
-	return len(s.nodes) > 0 && s.podsReady == s.pods
+	return len(s.nodes) > 0 && s.podsReady == s.pods && s.settled
 }
 
 // picture renders the snapshot for a terminal.
@@ -213,6 +216,24 @@ func (s *snapshot) picture(color bool) []string {
 		rows = append(rows, []string{v.key, v.kind, orNone(v.address), v.ports, ready, v.localhost})
 	}
 	out = append(out, services.lines(rows)...)
+	if len(s.gateways) > 0 {
+		gateways := newTable("GATEWAY", "CLASS", "ADDRESS", "LISTENERS", "ROUTES", "PROGRAMMED", "ON THIS MACHINE")
+		if color {
+			gateways.color = func(column, cell string) string {
+				if column == "ON THIS MACHINE" {
+					return colorGreen
+				}
+				return stateColor(column, cell)
+			}
+		}
+		rows = nil
+		for i := range s.gateways {
+			g := &s.gateways[i]
+			rows = append(rows, []string{store.NameKey(g.Namespace, g.Name), g.Class, orNone(addresses(g.Addresses)), listeners(g), strconv.Itoa(routes(g)),
+				yes(g.Programmed()), gatewayLocalhost(g)})
+		}
+		out = append(append(out, ""), gateways.lines(rows)...)
+	}
 	if len(s.unknown) > 0 {
 		out = append(out, "", paint(colorDim, "Not acted on: "+unknownKinds(s.unknown)))
 	}
@@ -256,6 +277,18 @@ func (s *snapshot) lines() []line {
 			text += ", on this machine at " + v.localhost
 		}
 		out = append(out, line{"service " + v.key, text})
+	}
+	for i := range s.gateways {
+		g := &s.gateways[i]
+		if !g.Programmed() {
+			continue
+		}
+		name := "gateway " + store.NameKey(g.Namespace, g.Name)
+		text := fmt.Sprintf("%s: %s %s, %d routes", name, addresses(g.Addresses), listeners(g), routes(g))
+		if at := gatewayLocalhost(g); at != "" {
+			text += ", on this machine at " + at
+		}
+		out = append(out, line{name, text})
 	}
 	if len(s.unknown) > 0 {
 		out = append(out, line{"unknown", "not acted on: " + unknownKinds(s.unknown)})

@@ -28,6 +28,9 @@ type Request struct {
 	// Protocol is the one of the listener: what comes by TLS may meet HTTPS or TLS.
 	Protocol model.ListenerProtocol `json:"protocol"`
 	Port     uint16                 `json:"port"`
+	// Connect is the host that the client connects to; for those who know where a
+	// port of it leads.
+	Connect string `json:"connect,omitempty"`
 	// Host may have a port.
 	Host   string `json:"host"`
 	Method string `json:"method,omitempty"`

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -181,6 +182,7 @@ func (m *Manager) Serve(ctx context.Context, name model.ObjectName, d driver.Gat
 	for {
 		m.mu.Lock()
 		b, any := t.batch()
+		t.busy = any
 		m.mu.Unlock()
 		var retry <-chan time.Time
 		if any {
@@ -189,7 +191,7 @@ func (m *Manager) Serve(ctx context.Context, name model.ObjectName, d driver.Gat
 				return nil
 			}
 			m.mu.Lock()
-			t.err = err
+			t.err, t.busy = err, false
 			if err != nil {
 				t.full = true
 				m.log.Error("cannot apply", "gateway", nameOf(name), "err", err, "again in", wait)
@@ -220,8 +222,29 @@ func (m *Manager) Serve(ctx context.Context, name model.ObjectName, d driver.Gat
 func (m *Manager) SetPlace(name model.ObjectName, p Place) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if old, ok := m.places[name]; ok && old.Refused == p.Refused && slices.Equal(old.Addresses, p.Addresses) {
+		return
+	}
 	m.places[name] = p
 	m.notify()
+}
+
+// Settled tells whether every Gateway's data plane has been given all there is,
+// though it may not have taken it.
+func (m *Manager) Settled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case <-m.ready:
+	default:
+		return false
+	}
+	for _, t := range m.targets {
+		if t.err == nil && (t.data == nil || !t.idle()) && m.places[t.name].Refused == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // Changed returns a channel that is closed once something changed after the call:

@@ -34,6 +34,7 @@ type target struct {
 	newRoutes    map[model.RouteID]bool
 	newUpstreams map[model.UpstreamID]bool
 	newCerts     map[model.ObjectName]bool
+	busy         bool            // a batch is being applied
 	data         driver.Gateways // nil if none serves
 	err          error           // of the last batch
 }
@@ -53,6 +54,11 @@ func newTarget(name model.ObjectName) *target {
 		newUpstreams: map[model.UpstreamID]bool{},
 		newCerts:     map[model.ObjectName]bool{},
 	}
+}
+
+// idle tells whether there is nothing to give.
+func (t *target) idle() bool {
+	return !t.busy && !t.full && !t.newSettings && len(t.newListeners)+len(t.newRoutes)+len(t.newUpstreams)+len(t.newCerts) == 0
 }
 
 func (t *target) kick() {
@@ -133,7 +139,7 @@ func (t *target) batch() (b driver.GatewayBatch, any bool) {
 		}
 		any = true
 	} else {
-		any = t.newSettings || len(t.newListeners)+len(t.newRoutes)+len(t.newUpstreams)+len(t.newCerts) > 0
+		any = !t.idle()
 		if t.newSettings {
 			s := t.settings
 			b.Settings = &s

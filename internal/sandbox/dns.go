@@ -20,6 +20,9 @@ const (
 	dnsPort      = 53
 )
 
+// DNSServer is where cluster DNS is reached from anywhere on the LAN.
+func DNSServer() netip.AddrPort { return netip.AddrPortFrom(dnsAddrs[0], dnsPort) }
+
 // newDNS makes the namespace of the DNS server.
 func (s *Sandbox) newDNS(lan *station) (*station, error) {
 	dns, err := attach(lan, "dns", dnsAddrs, s.families)

@@ -69,7 +69,9 @@ func TestGateway(t *testing.T) {
 	ns := c.inPod("a")
 	inPod := &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, network, addr string) (net.Conn, error) { return ns.DialContext(ctx, network, addr) },
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return ns.DialContext(ctx, network, addr)
+		},
 	}}
 	for _, at := range []string{"172.30.2.7:80", "[fd00:172:30:2::7]:80"} {
 		eventuallyPod(inPod, at, "b")
