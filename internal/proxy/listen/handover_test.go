@@ -163,7 +163,7 @@ func TestTakeOver(t *testing.T) {
 			t.Errorf("process %d served nothing", i)
 		}
 	}
-	t.Logf("%d requests over %d take-overs, none failed", requests.Load(), rounds)
+	t.Logf("%d requests were answered over %d take-overs", requests.Load(), rounds)
 }
 
 // TestSuccessorThatDies changes nothing.
