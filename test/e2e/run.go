@@ -61,15 +61,17 @@ func (r *runner) run(ctx context.Context, t target) (*Result, error) {
 	p := &part{runner: r, suite: suite, res: res, total: len(names)}
 	groups := r.rules.groups(names, t)
 	reports, errs := make([]*ginkgoReport, len(groups)), make([]error, len(groups))
-	var wait sync.WaitGroup
+	// All clusters come up, one after the other, before the first spec runs: nodes
+	// that boot take the whole machine, and specs wait only some seconds for a Service.
+	runs := make([]func() (*ginkgoReport, error), len(groups))
 	for i, g := range groups {
-		// One after the other, so that each is ready early; specs run at the same time.
-		run, err := p.up(ctx, g)
-		if err != nil {
-			errs[i] = err
-			continue
+		runs[i], errs[i] = p.up(ctx, g)
+	}
+	var wait sync.WaitGroup
+	for i, run := range runs {
+		if run != nil {
+			wait.Go(func() { reports[i], errs[i] = run() })
 		}
-		wait.Go(func() { reports[i], errs[i] = run() })
 	}
 	wait.Wait()
 	if ctx.Err() != nil {

@@ -86,6 +86,13 @@ func (c *Cluster) up(ctx context.Context, lock *os.File, progress io.Writer, say
 		return err
 	}
 	say("everything is built")
+	raised, err := raiseLimit(inotifyLimit, inotifyWant)
+	switch {
+	case err != nil:
+		say("some nodes may not start if there are many: %v", err)
+	case raised:
+		say("raised fs.inotify.max_user_instances of this machine to %d", inotifyWant)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
