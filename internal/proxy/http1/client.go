@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,8 +52,13 @@ type Client struct {
 	failed   error
 	reusable bool
 
+	// try is tryRead, and failure what it found.
 	try     func(fd uintptr) bool
 	failure error
+	// sending says that tryRead is to send the head first, and unsent is what of it
+	// did not go.
+	sending bool
+	unsent  []byte
 }
 
 var _ message.Call = (*Client)(nil)
@@ -71,7 +77,7 @@ func NewClient(conn net.Conn) *Client {
 // how it is framed.
 func (c *Client) Send(r *message.Request, end bool) error {
 	c.reusable, c.final, c.heard, c.upgraded, c.failed = false, false, false, false, nil
-	c.begun = false
+	c.begun, c.sending, c.unsent = false, false, nil
 	c.before = c.w.sent
 	c.split = !end
 	if r.Upgrade != nil && !end {
@@ -123,14 +129,18 @@ func (c *Client) Flush() error {
 // 502 where the endpoint broke the protocol or closed the connection,
 // os.ErrDeadlineExceeded after a deadline, and others of the connection.
 func (c *Client) Receive(r *message.Response) error {
-	if !c.split && c.out.buf != nil {
-		if err := c.out.flush(); err != nil {
+	switch {
+	case c.split:
+		// The head may wait for a body that never comes.
+		if err := c.flushHead(); err != nil {
 			c.failed = err
 			return err
 		}
-	} else if c.split {
-		// The head may wait for a body that never comes.
-		if err := c.flushHead(); err != nil {
+	case c.out.buf == nil:
+	case c.w.raw != nil && c.in.buf == nil && c.out.err == nil:
+		c.sending = true
+	default:
+		if err := c.out.flush(); err != nil {
 			c.failed = err
 			return err
 		}
@@ -202,6 +212,11 @@ func (c *Client) fill() error {
 			if err = c.w.await(c.try); err == nil {
 				err = c.failure
 			}
+			if c.unsent != nil {
+				if err = c.sendRest(); err == nil {
+					continue
+				}
+			}
 		default:
 			m.buf = getBuffer(medium)
 			err = m.fill()
@@ -220,7 +235,23 @@ func (c *Client) fill() error {
 	}
 }
 
+// tryRead sends a head that is ready, and on the next call reads without waiting.
+// The runtime calls it again when something can be read; because it has begun to
+// watch the socket before the head is sent, it misses no answer, and there is no
+// need to try in vain whether the answer is there already.
 func (c *Client) tryRead(fd uintptr) bool {
+	if c.sending {
+		c.sending = false
+		n, _ := syscall.Write(int(fd), c.out.buf)
+		n = max(n, 0)
+		c.w.sent += int64(n)
+		if n == len(c.out.buf) {
+			c.out.release()
+			return false
+		}
+		c.unsent, c.failure = c.out.buf[n:], nil
+		return true
+	}
 	b := getBuffer(medium)
 	n, again, err := readSocket(fd, b)
 	if n > 0 {
@@ -234,6 +265,14 @@ func (c *Client) tryRead(fd uintptr) bool {
 	}
 	c.failure = err
 	return !again
+}
+
+// sendRest sends what tryRead could not, with patience, and finds out why.
+func (c *Client) sendRest() error {
+	c.out.err = c.w.send(c.unsent)
+	c.unsent = nil
+	c.out.release()
+	return c.out.err
 }
 
 // begin takes a head that was parsed.

@@ -459,3 +459,36 @@ func TestTaken(t *testing.T) {
 		t.Errorf("error %v, unsent %v", err, client.Unsent())
 	}
 }
+
+// TestGreatRequestHead sends a head that does not fit the socket's buffers, to an
+// endpoint that takes its time.
+func TestGreatRequestHead(t *testing.T) {
+	great := strings.Repeat("x", 8<<20)
+	start := make(chan bool)
+	conn := backend(t, func(p *peer) {
+		<-start
+		r, err := http.ReadRequest(bufio.NewReader(io.MultiReader(
+			io.LimitReader(p.r, 100), strings.NewReader("\r\n\r\n"))))
+		if err != nil || r.Header.Get("X") == "" {
+			t.Errorf("%v, %v", r, err)
+		}
+		// The rest, and the empty line.
+		if n, err := io.CopyN(io.Discard, p.r, int64(len("GET / HTTP/1.1\r\nhost: a\r\nx: \r\n\r\n")+len(great)-100)); err != nil {
+			t.Errorf("the rest: %d, %v", n, err)
+		}
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+	})
+	client := NewClient(conn)
+	r := get("/")
+	r.Fields = []message.Field{field("x", great)}
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		close(start)
+	}()
+	if _, body, err := exchange(t, client, r); err != nil || body != "hello" {
+		t.Errorf("%q, %v", body, err)
+	}
+	if client.Close(); !client.Reusable() {
+		t.Error("not reusable")
+	}
+}

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"io"
 
 	"github.com/fairwaynet/fairway/internal/proxy/message"
@@ -41,8 +42,10 @@ type incoming struct {
 	chunks   chunks
 	done     bool
 	trailers []message.Field
-	// section is what the trailers say; nothing of it is heeded.
+	// section is what the trailers say; nothing of it is heeded. seen is how much of
+	// them was there when they were last looked at.
 	section head
+	seen    int
 	err     error
 }
 
@@ -53,6 +56,7 @@ func (m *incoming) begin(body framing, length int64) {
 	m.chunks = chunks{}
 	m.done = body == noBody || body == byLength && length == 0
 	m.trailers = m.trailers[:0]
+	m.seen = 0
 	m.err = nil
 }
 
@@ -212,6 +216,10 @@ func (m *incoming) advance() error {
 // readTrailers ends the body if the trailer section is there.
 func (m *incoming) readTrailers() error {
 	b := m.buf[m.from:m.to]
+	if len(b) < m.maxHead && bytes.IndexByte(b[m.seen:], '\n') < 0 {
+		return nil // parsing again pays only if a line has ended since
+	}
+	m.seen = len(b)
 	m.section.reset()
 	n, fields, bad := parseTrailers(b, &m.section, m.trailers[:0], m.maxFields)
 	if bad != nil {
