@@ -68,7 +68,8 @@ type FairwayListenerPolicySpec struct {
 	//
 	// +optional
 	HTTP2 *bool `json:"http2,omitempty"`
-	// HTTP3 is offered by HTTPS listeners, over UDP at the same port. Default: false.
+	// HTTP3 is offered by HTTPS listeners, over UDP at the same port. It is not
+	// where a UDP listener has that port. Default: false.
 	//
 	// +optional
 	HTTP3 *bool `json:"http3,omitempty"`
