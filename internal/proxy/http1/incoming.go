@@ -102,7 +102,8 @@ func (m *incoming) makeRoom() {
 		m.from = m.base
 		return
 	}
-	b := getBuffer(max(medium, 2*len(unread)))
+	// A head in the making never needs much more than it may have.
+	b := getBuffer(max(medium, len(unread)+enough, min(2*len(unread), m.maxHead+enough)))
 	m.to = copy(b, unread)
 	m.from = 0
 	switch {

@@ -135,9 +135,11 @@ func TestNetHTTPServer(t *testing.T) {
 						t.Fatal(err)
 					}
 					var got message.Response
-					if err := client.Receive(&got); err == nil && got.Status == 103 {
+					err = client.Receive(&got)
+					if err == nil && got.Status == 103 {
 						err = client.Receive(&got)
-					} else if err != nil {
+					}
+					if err != nil {
 						t.Fatal(err)
 					}
 					back, err := io.ReadAll(reader{client.ReadBody})

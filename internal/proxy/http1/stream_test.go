@@ -2,12 +2,10 @@ package http1
 
 import (
 	"bufio"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -124,11 +122,15 @@ func TestTruncated(t *testing.T) {
 	})
 }
 
-func quick(d time.Duration) func(*site) {
-	return func(s *site) {
-		s.limits.Head, s.limits.Body, s.limits.Write, s.limits.Idle = d, d, d, d
-	}
+// limit sets one limit; the others stay long.
+func limit(which func(*Limits) *time.Duration, d time.Duration) func(*site) {
+	return func(s *site) { *which(&s.limits) = d }
 }
+
+func headLimit(l *Limits) *time.Duration  { return &l.Head }
+func bodyLimit(l *Limits) *time.Duration  { return &l.Body }
+func writeLimit(l *Limits) *time.Duration { return &l.Write }
+func idleLimit(l *Limits) *time.Duration  { return &l.Idle }
 
 func TestTimeouts(t *testing.T) {
 	const d = 100 * time.Millisecond
@@ -141,14 +143,14 @@ func TestTimeouts(t *testing.T) {
 		return bad.Status
 	}
 	t.Run("nothing comes", func(t *testing.T) {
-		s := serve(t, echo, quick(d))
+		s := serve(t, echo, limit(headLimit, d))
 		s.dial().ended()
 		if err := s.result(); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("idle", func(t *testing.T) {
-		s := serve(t, echo, quick(d))
+		s := serve(t, echo, limit(idleLimit, d))
 		p := s.dial()
 		p.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		p.expect("GET", "200 GET a / []")
@@ -159,7 +161,7 @@ func TestTimeouts(t *testing.T) {
 	})
 	t.Run("a slow head", func(t *testing.T) {
 		// A byte now and then does not help.
-		s := serve(t, echo, quick(d), func(s *site) { s.limits.Idle = time.Hour })
+		s := serve(t, echo, limit(headLimit, d))
 		p := s.dial()
 		go func() {
 			for _, c := range []byte("GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 10000)) {
@@ -175,7 +177,7 @@ func TestTimeouts(t *testing.T) {
 		}
 	})
 	t.Run("a slow body", func(t *testing.T) {
-		s := serve(t, echo, quick(d))
+		s := serve(t, echo, limit(bodyLimit, d))
 		p := s.dial()
 		p.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel")
 		if r := p.expect("POST", "408 body too slow"); !r.Close {
@@ -190,7 +192,7 @@ func TestTimeouts(t *testing.T) {
 			for err == nil {
 				err = s.WriteBody(b, false)
 			}
-		}, quick(d))
+		}, limit(writeLimit, d))
 		p := s.dial()
 		p.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		if got := s.result(); got == nil || err != errSlow {
@@ -198,10 +200,10 @@ func TestTimeouts(t *testing.T) {
 		}
 	})
 	t.Run("whoever makes progress has time", func(t *testing.T) {
-		s := serve(t, echo, quick(10*d))
+		s := serve(t, echo, limit(bodyLimit, 20*d))
 		p := s.dial()
 		p.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\n")
-		for range 30 { // three times the limit
+		for range 30 { // in all longer than the limit
 			time.Sleep(d)
 			p.say("x")
 		}
@@ -445,79 +447,5 @@ func TestBuffered(t *testing.T) {
 	} {
 		p.say("%s", c.text)
 		p.expect("POST", "200 "+c.want)
-	}
-}
-
-// TestOtherConnections serves where there is no plain socket.
-func TestOtherConnections(t *testing.T) {
-	talk := func(t *testing.T, conn net.Conn) {
-		p := &peer{t, conn, bufio.NewReader(conn)}
-		great := strings.Repeat("x", 200<<10)
-		for range 3 {
-			go p.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(great), great)
-			p.expect("POST", "200 POST a / ["+great+"]")
-		}
-		_ = conn.Close()
-	}
-	t.Run("pipe", func(t *testing.T) {
-		client, conn := net.Pipe()
-		done := make(chan error)
-		go func() { done <- Serve(conn, &message.ConnInfo{}, NewLimits(&model.ListenerPolicy{}), echo) }()
-		talk(t, client)
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	t.Run("TLS", func(t *testing.T) {
-		certified := httptest.NewUnstartedServer(nil)
-		certified.StartTLS()
-		defer certified.Close()
-		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		done := make(chan error, 1)
-		go func() {
-			conn, err := ln.Accept()
-			if err != nil {
-				done <- err
-				return
-			}
-			done <- Serve(conn, &message.ConnInfo{TLS: &tls.ConnectionState{}}, NewLimits(&model.ListenerPolicy{}), func(s message.Stream) {
-				if string(s.Request().Scheme) != "https" {
-					t.Errorf("scheme %q", s.Request().Scheme)
-				}
-				echo(s)
-			})
-		}()
-		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		talk(t, conn)
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// TestIdleHoldsNothing looks at what a connection keeps between two requests.
-func TestIdleHoldsNothing(t *testing.T) {
-	client, conn := net.Pipe()
-	c := &server{info: &message.ConnInfo{}, limits: NewLimits(&model.ListenerPolicy{}), handle: echo}
-	c.w.init(conn)
-	go func() {
-		p := &peer{t, client, bufio.NewReader(client)}
-		great := strings.Repeat("x", 50<<10)
-		p.say("POST / HTTP/1.1\r\nHost: a\r\nX: %s\r\nContent-Length: 5\r\n\r\nhello", great)
-		p.expect("POST", "200 POST a / x="+great+" [hello]")
-		_ = client.Close()
-	}()
-	if err := c.serve(); err != nil {
-		t.Error(err)
-	}
-	if c.s != nil || c.requests != 1 {
-		t.Errorf("%d requests, still holds %v", c.requests, c.s)
 	}
 }
