@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fairwaynet/fairway/internal/proxy/message"
 )
@@ -132,7 +133,8 @@ type reader struct{ s message.Stream }
 func (r reader) Read(p []byte) (int, error) { return r.s.ReadBody(p) }
 
 // pump sends a body from the client to an endpoint, in a goroutine of its own, so
-// that an early response is seen.
+// that an early response is seen. As long as all that it read fits into its
+// buffer, it can send it again to another endpoint.
 type pump struct {
 	s     message.Stream
 	call  message.Call
@@ -143,58 +145,83 @@ type pump struct {
 	clientErr atomic.Pointer[error]
 	// halted says that it was ended from outside: its errors are of that.
 	halted atomic.Bool
-	// callErr is valid after done.
-	callErr error
-	read    int64
+
+	// What follows is valid after done.
+	buf *[]byte
+	// held is how much of buf is the beginning of the body; lost says that there
+	// was more than fits, and eof that there is no more.
+	held      int
+	lost, eof bool
+	callErr   error
+	read      int64
 }
 
-func startPump(s message.Stream, call message.Call, limit int64, tee []*mirrorBody) *pump {
-	p := &pump{s: s, call: call, limit: limit, tee: tee, done: make(chan struct{})}
+// start begins to send the body, or begins again at another endpoint.
+func (b *body) start(s message.Stream, call message.Call, tee []*mirrorBody) {
+	p := b.pump
+	if p == nil {
+		p = &pump{s: s, tee: tee, limit: b.limit, buf: buffers.Get().(*[]byte)}
+		b.pump = p
+	}
+	p.call, p.callErr, p.done = call, nil, make(chan struct{})
 	go p.run()
-	return p
+}
+
+// forget gives the memory back. The pump has ended.
+func (b *body) forget() {
+	if b.pump != nil {
+		buffers.Put(b.pump.buf)
+		b.pump = nil
+	}
 }
 
 func (p *pump) run() {
 	defer close(p.done)
-	defer func() {
-		for _, m := range p.tee {
-			m.finish(p.clientErr.Load() == nil && p.callErr == nil && !p.halted.Load())
+	if p.held > 0 { // again
+		if p.callErr = p.call.WriteBody((*p.buf)[:p.held], false); p.callErr != nil {
+			return
 		}
-	}()
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	for {
-		n, err := p.s.ReadBody(*buf)
+	}
+	for !p.eof {
+		// Small reads are not worth another round of the buffer.
+		const least = 4 << 10
+		if len(*p.buf)-p.held < least {
+			p.held, p.lost = 0, true
+		}
+		space := (*p.buf)[p.held:]
+		n, err := p.s.ReadBody(space)
+		p.held += n
 		p.read += int64(n)
 		if p.limit > 0 && p.read > p.limit {
 			p.fail(errTooLarge)
 			return
 		}
-		if n > 0 {
-			for _, m := range p.tee {
-				m.write((*buf)[:n])
-			}
-			if p.callErr = p.call.WriteBody((*buf)[:n], false); p.callErr != nil {
-				return
-			}
+		for _, m := range p.tee {
+			m.write(space[:n])
 		}
-		if err == io.EOF {
-			if t := p.s.RequestTrailers(); len(t) > 0 {
-				p.callErr = p.call.WriteTrailers(t)
-			} else {
-				p.callErr = p.call.WriteBody(nil, true)
-			}
-			return
-		}
-		if err != nil {
+		if err != nil && err != io.EOF {
 			p.fail(err)
 			return
 		}
-		if more, _ := p.s.Buffered(); len(more) == 0 {
+		p.eof = err == io.EOF
+		if n > 0 {
+			if p.callErr = p.call.WriteBody(space[:n], false); p.callErr != nil {
+				return
+			}
+		}
+		if more, _ := p.s.Buffered(); len(more) == 0 && !p.eof {
 			if p.callErr = p.call.Flush(); p.callErr != nil {
 				return
 			}
 		}
+	}
+	for _, m := range p.tee {
+		m.finish(true)
+	}
+	if t := p.s.RequestTrailers(); len(t) > 0 {
+		p.callErr = p.call.WriteTrailers(t)
+	} else {
+		p.callErr = p.call.WriteBody(nil, true)
 	}
 }
 
@@ -206,22 +233,46 @@ func (p *pump) fail(err error) {
 	p.call.Abort()
 }
 
-// ended tells whether the body was sent, all of it.
-func (p *pump) ended() bool {
+// idle tells whether the pump has ended.
+func (p *pump) idle() bool {
 	select {
 	case <-p.done:
-		return p.clientErr.Load() == nil && p.callErr == nil
+		return true
 	default:
 		return false
 	}
 }
 
-// halt ends the pump, wherever it is, and waits for it.
-func (p *pump) halt() {
+// ended tells whether the body was sent, all of it.
+func (p *pump) ended() bool { return p.idle() && p.clientErr.Load() == nil && p.callErr == nil }
+
+// replayable tells whether the body can be sent to another endpoint.
+func (p *pump) replayable() bool {
+	return p.idle() && !p.lost && !p.halted.Load() && p.clientErr.Load() == nil
+}
+
+// settleTime is how long a pump whose call broke may take to see it.
+const settleTime = time.Second
+
+// settle waits for the end of a pump whose call broke: it sees that when it next
+// writes. One that waits for the client goes on waiting.
+func (p *pump) settle() {
+	if p.idle() {
+		return
+	}
+	p.call.Abort()
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
 	select {
 	case <-p.done:
+	case <-timer.C:
+	}
+}
+
+// halt ends the pump, wherever it is, and waits for it.
+func (p *pump) halt() {
+	if p.idle() {
 		return
-	default:
 	}
 	p.halted.Store(true)
 	p.s.StopBody()

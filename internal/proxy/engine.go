@@ -178,12 +178,16 @@ func (e *Engine) Drain(ctx context.Context) error {
 	return e.server.Drain(ctx)
 }
 
-// Close ends everything at once.
+// Close ends everything at once. Closing again does nothing.
 func (e *Engine) Close() error {
 	e.mu.Lock()
+	if e.ctx.Err() != nil {
+		e.mu.Unlock()
+		return nil
+	}
 	e.ended = true
-	e.mu.Unlock()
 	e.cancel()
+	e.mu.Unlock()
 	err := e.server.Close()
 	e.mirrors.wait()
 	e.exchanges.close()

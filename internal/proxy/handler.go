@@ -164,9 +164,3 @@ func (p packetPicker) Pick(client netip.AddrPort, tried []netip.AddrPort) (l4.En
 	}
 	return (&picker{snap, r}).Pick(client, tried)
 }
-
-// QUIC serves the socket of HTTPS listeners with HTTP/3.
-func (h handler) QUIC(ctx context.Context, p *listen.PacketPort) {
-	h.e.log.Warn("HTTP/3 is not served by this build", "address", p.Conn.LocalAddr())
-	<-ctx.Done()
-}

@@ -38,6 +38,7 @@ func (x *exchange) proxy() {
 	x.bridgeUpgrade()
 	x.mirror()
 	defer x.endMirrors()
+	defer x.body.forget()
 	key := upstream.Key{Now: x.start, Hash: x.hash, Session: x.session()}
 	retrying := false
 	for {
@@ -61,6 +62,8 @@ func (x *exchange) proxy() {
 			return
 		}
 		key.Avoid, key.Now = x.ep, upstream.Now()
+		// The endpoints this request knew may be gone by now.
+		x.view = x.view.Newest()
 	}
 }
 
@@ -69,8 +72,8 @@ func (x *exchange) again(f *failure) bool {
 	if f.final || x.gone.Load() || x.expired() {
 		return false
 	}
-	if x.body.kind == bodyStream && x.body.pump != nil {
-		return false // part of it is gone
+	if p := x.body.pump; p != nil && !p.replayable() {
+		return false // part of the body is gone
 	}
 	retry := x.rule.retry
 	switch {
@@ -122,7 +125,6 @@ func (x *exchange) attempt(key *upstream.Key) (failure, bool) {
 		return failure{err: err, final: true}, false
 	}
 	x.ep = ep
-	x.body.pump = nil
 	deadline := x.deadline
 	if d := x.rule.backendTimeout; d > 0 {
 		if t := time.Now().Add(d); deadline.IsZero() || t.Before(deadline) {
@@ -161,6 +163,9 @@ func (x *exchange) roundTrip() (failure, bool) {
 		sendErr = nil // an early response explains why the rest was not taken
 	}
 	if sendErr != nil {
+		if p := x.body.pump; p != nil {
+			p.settle()
+		}
 		return failure{err: sendErr, unsent: x.call.Unsent(), stale: x.options.Reused}, false
 	}
 	if f := (failure{code: x.res.Status}); x.rule.retriesCode(x.res.Status) && x.again(&f) {
@@ -182,7 +187,7 @@ func (x *exchange) sendRequest() error {
 		if err := x.call.Send(x.req, false); err != nil {
 			return err
 		}
-		x.body.pump = startPump(x.s, x.call, x.body.limit, x.after.tee)
+		x.body.start(x.s, x.call, x.after.tee)
 		return nil
 	}
 	return x.call.Send(x.req, true)

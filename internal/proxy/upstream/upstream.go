@@ -54,6 +54,13 @@ func (v *View) Spec() *model.Upstream { return &v.spec }
 // Policy returns the policy, its defaults filled in. The caller must not change it.
 func (v *View) Policy() *model.UpstreamPolicy { return &v.policy }
 
+// Newest returns the upstream as the newest batch described it.
+func (v *View) Newest() *View {
+	v.up.mu.Lock()
+	defer v.up.mu.Unlock()
+	return v.up.view
+}
+
 // Pick chooses the endpoint of a request. Its errors are of type *Error.
 func (v *View) Pick(k *Key) (*Endpoint, error) {
 	if v.transport.err != nil {
