@@ -48,7 +48,7 @@ const wgetScript = `#!/bin/sh
 for a in "$@"; do
 	case $a in
 	-* | *[!0-9a-fA-F:.]*) ;;
-	*:*:*) a="[$a]" ;;
+	*:*:*) a="http://[$a]/" ;;
 	esac
 	set -- "$@" "$a"
 	shift
