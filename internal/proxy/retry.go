@@ -31,11 +31,14 @@ type failure struct {
 // proxy sends the request to an endpoint, again if that is safe, and answers.
 func (x *exchange) proxy() {
 	r := x.rule
+	if len(x.req.Upgrade) > 0 {
+		x.bridgeUpgrade()
+		x.req.Length = message.NoBody // what follows is not HTTP
+	}
 	if err := x.body.prepare(x.s, x.req, r.maxBody, r.retry != nil); err != nil {
 		x.failed(err)
 		return
 	}
-	x.bridgeUpgrade()
 	x.mirror()
 	defer x.endMirrors()
 	defer x.body.forget()

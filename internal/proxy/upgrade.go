@@ -22,11 +22,10 @@ var methodGet = []byte("GET")
 // bridgeUpgrade makes of an extended CONNECT (RFC 8441) the request that HTTP/1.1
 // upgrades with, unless the upstream speaks HTTP/2 too.
 func (x *exchange) bridgeUpgrade() {
-	if len(x.req.Upgrade) == 0 || x.conn.Protocol == "HTTP/1.1" || x.view.Spec().Protocol == model.UpstreamH2C {
+	if x.conn.Protocol == "HTTP/1.1" || x.view.Spec().Protocol == model.UpstreamH2C {
 		return
 	}
 	x.req.Method = methodGet
-	x.req.Length = message.NoBody
 	if string(x.req.Upgrade) != "websocket" {
 		return
 	}
