@@ -259,7 +259,6 @@ var (
 	schemeHTTP  = []byte("http")
 	schemeHTTPS = []byte("https")
 	methodGET   = []byte("GET")
-	methodHEAD  = []byte("HEAD")
 	connectName = []byte("CONNECT")
 )
 

@@ -74,7 +74,6 @@ type conn struct {
 	peerFrame      int
 	peerWindow     int64
 	peerStreams    uint32
-	peerHeaders    uint32
 	peerConnect    bool
 	peerHasSettled bool
 

@@ -166,8 +166,6 @@ func (c *conn) set(id uint16, v uint32) error {
 		if v < maxFrame || v > 1<<24-1 {
 			return bad(ProtocolError, "bad SETTINGS_MAX_FRAME_SIZE")
 		}
-	case setMaxHeaderListSize:
-		c.peerHeaders = v
 	case setEnableConnect:
 		if v > 1 || v == 0 && c.peerConnect {
 			return bad(ProtocolError, "bad SETTINGS_ENABLE_CONNECT_PROTOCOL")
