@@ -21,26 +21,26 @@ func resolveConflicts(groups [][]*listener) {
 			if l.protocol == 0 || l.port == 0 {
 				continue
 			}
-			for _, other := range byPort[l.port] {
-				if why := conflict(l, other); !why.ok() {
-					l.conflicts(why, other)
-					other.conflicts(why, l)
-				}
-			}
-			byPort[l.port] = append(byPort[l.port], l)
-		}
-		for _, l := range group {
-			if !l.conflicted.ok() || l.port == 0 {
-				continue
-			}
 			for _, other := range taken[l.port] {
 				if why := conflict(l, other); !why.ok() {
 					l.conflicts(why, other)
 					break
 				}
 			}
+			// One that has lost to an earlier group is in nobody's way.
+			if l.conflicted.ok() {
+				byPort[l.port] = append(byPort[l.port], l)
+			}
 		}
 		for port, ls := range byPort {
+			for i, l := range ls {
+				for _, other := range ls[:i] {
+					if why := conflict(l, other); !why.ok() {
+						l.conflicts(why, other)
+						other.conflicts(why, l)
+					}
+				}
+			}
 			for _, l := range ls {
 				if l.conflicted.ok() {
 					taken[port] = append(taken[port], l)
