@@ -19,5 +19,6 @@
 // own, without a namespace and named like the class, with a listener for HTTP at
 // port 80 and one for HTTPS at port 443 for each host under spec.tls. Where an
 // Ingress and an HTTPRoute match the same request equally well, the HTTPRoute
-// has it (model.Route).
+// has it (model.Route). A wildcard host of an Ingress stands for one or more
+// labels, as in Gateway API, not for one alone.
 package route

@@ -10,8 +10,9 @@ type Options struct {
 	// IngressController that of IngressClasses.
 	Controller        gatewayv1.GatewayController
 	IngressController string
-	// SelfSigned serves listeners whose Secret is not there, or holds no
-	// certificate, with one that the caller makes (GatewayChange.SelfSigned).
+	// SelfSigned serves listeners whose Secret is not there, or that name none,
+	// with a certificate that the caller makes (GatewayChange.SelfSigned). A Secret
+	// that cannot be used stays an error.
 	SelfSigned bool
 	// ClusterDomain ends the names of Services. Empty: cluster.local.
 	ClusterDomain string

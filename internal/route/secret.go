@@ -67,7 +67,7 @@ func caBundle(data []byte) ([]byte, error) {
 	return data, nil
 }
 
-// data returns the value of a key of a ConfigMap or Secret.
+// configMapValue returns the value of a key.
 func configMapValue(m *corev1.ConfigMap, k string) ([]byte, bool) {
 	if v, ok := m.Data[k]; ok {
 		return []byte(v), true
@@ -76,6 +76,7 @@ func configMapValue(m *corev1.ConfigMap, k string) ([]byte, bool) {
 	return v, ok
 }
 
+// secretValue returns the value of a key. Files may have stringData.
 func secretValue(s *corev1.Secret, k string) ([]byte, bool) {
 	if v, ok := s.Data[k]; ok {
 		return v, true
