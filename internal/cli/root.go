@@ -91,7 +91,7 @@ The other commands ask a running sandbox or agent, which they find by themselves
 	_ = root.RegisterFlagCompletionFunc("sandbox", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return control.Running(), cobra.ShellCompDirectiveNoFileComp
 	})
-	root.AddCommand(newUp(e), newAgent(e), newGet(e), newStatus(e), newExec(e), newScale(e), newVersion(e))
+	root.AddCommand(newUp(e), newAgent(e), newGet(e), newStatus(e), newExec(e), newScale(e), newExplain(e), newGateway(e), newVersion(e))
 	return root
 }
 

@@ -55,11 +55,12 @@ var ErrUnsupported = errors.New("not supported here")
 const (
 	KindSandbox = "sandbox"
 	KindAgent   = "agent"
+	KindGateway = "gateway"
 )
 
 // Info says who answers at a control socket.
 type Info struct {
-	Kind    string    `json:"kind"` // KindSandbox or KindAgent
+	Kind    string    `json:"kind"` // KindSandbox, KindAgent or KindGateway
 	Name    string    `json:"name"` // of the sandbox, or of the agent's node
 	PID     int       `json:"pid"`
 	Version string    `json:"version,omitempty"`
