@@ -121,8 +121,8 @@ func TestLongBodyIsNotRetried(t *testing.T) {
 	}
 }
 
-// closing is a backend that closes each connection after its first request
-// without saying so, and a moment later.
+// TestIdleConnectionThatWasClosed uses a backend that closes connections about when
+// the next request comes.
 func TestIdleConnectionThatWasClosed(t *testing.T) {
 	s := &http.Server{Handler: named("a"), IdleTimeout: time.Millisecond}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
