@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/fairwaynet/fairway/internal/control"
 	"github.com/fairwaynet/fairway/internal/explain"
 )
@@ -212,13 +214,35 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {name: app}
-spec: {type: ExternalName, externalName: localhost, ports: [{port: BACKEND}]}
+spec: {ports: [{port: BACKEND}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: app-1, labels: {kubernetes.io/service-name: app}}
+addressType: IPv4
+endpoints: [{addresses: [192.0.2.10]}]
+ports: [{port: BACKEND}]
 `
 
 // TestHostGateway runs "fairway gateway" on this host, lets a second one take the
 // socket over while requests go on, and drains it.
 func TestHostGateway(t *testing.T) {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") }))
+	// An endpoint may not be a loopback address; this namespace has no other.
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 10), Mask: net.CIDRMask(32, 32)}}
+	if err := netlink.AddrReplace(lo, addr); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.AddrDel(lo, addr) })
+	backend := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") }))
+	backend.Listener.Close()
+	if backend.Listener, err = net.Listen("tcp", "192.0.2.10:0"); err != nil {
+		t.Fatal(err)
+	}
+	backend.Start()
 	defer backend.Close()
 	_, backendPort, _ := net.SplitHostPort(backend.Listener.Addr().String())
 	free, err := net.Listen("tcp", "127.0.0.1:0")

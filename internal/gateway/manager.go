@@ -108,7 +108,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			if err != nil {
 				m.log.Error("cannot compile", "err", err)
 			}
-			m.take(result, deletes, err)
+			m.take(result, err)
 		}
 		if first {
 			close(m.ready)
@@ -120,11 +120,11 @@ func (m *Manager) Run(ctx context.Context) error {
 }
 
 // take brings a result of the compiler to the Gateways.
-func (m *Manager) take(r route.Result, deletes []route.Ref, err error) {
+func (m *Manager) take(r route.Result, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.problem = err
-	for _, ref := range deletes {
+	for _, ref := range r.Forgotten {
 		delete(m.statuses, ref)
 	}
 	for _, s := range r.Statuses {
