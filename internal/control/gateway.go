@@ -146,7 +146,9 @@ func gateways[T any](h *handler, list func(GatewayBackend) []T, namespace, name 
 		snapshot := func() (items []keyed[T], changed <-chan struct{}) {
 			watch := soon(r.Context(), h.b.Changed(), counted)
 			for _, item := range list(b) {
-				if (q.Namespace == "" || namespace(&item) == q.Namespace) && (q.Name == "" || name(&item) == q.Name) {
+				// What an IngressClass stands for is in no namespace.
+				ns := namespace(&item)
+				if (q.Namespace == "" || ns == "" || ns == q.Namespace) && (q.Name == "" || name(&item) == q.Name) {
 					items = append(items, keyed[T]{key: key(&item), obj: item})
 				}
 			}

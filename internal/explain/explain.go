@@ -116,6 +116,9 @@ func nameOf(n model.ObjectName) string {
 	return n.String()
 }
 
+// listenerName is the ListenerID without the namespace where there is none.
+func listenerName(id model.ListenerID) string { return strings.TrimPrefix(id.String(), "/") }
+
 // speaks tells whether a request can come to a listener: the server name decides
 // between HTTPS and TLS.
 func speaks(l, r model.ListenerProtocol) bool {
@@ -147,11 +150,11 @@ func (g *Gateway) ask(r Request, target *match.Target) (Answer, bool, error) {
 		c := &list[i]
 		switch {
 		case c.Taken && c.Entry == nil:
-			a.Listener = c.Listener.String()
+			a.Listener = listenerName(c.Listener)
 		case c.Taken:
 			a.taken(c.Entry)
 		case c.Entry == nil:
-			a.Others = append(a.Others, Other{"listener " + c.Listener.String(), c.Reason})
+			a.Others = append(a.Others, Other{"listener " + listenerName(c.Listener), c.Reason})
 		default:
 			a.Others = append(a.Others, Other{c.Entry.String(), c.Reason})
 		}

@@ -311,7 +311,7 @@ func TestSelfSigned(t *testing.T) {
 	r := newRig(t, httpsGateway)
 	g := r.serve("default", "gw")
 	r.settled()
-	r.problem("Gateway default/gw", "Secret default/shop is not there: a self-signed certificate is used for shop.example.com")
+	r.problem("Gateway default/gw", "listener https", "there is no Secret default/shop; a self-signed certificate is served")
 	id := model.ObjectName{Namespace: "default", Name: "shop"}
 	made, ok := g.Certificate(id)
 	pair, err := tls.X509KeyPair(made.Chain, made.Key)

@@ -47,13 +47,6 @@ func (m *Manager) Problems() []control.Problem {
 				}
 			}
 		}
-		for id, s := range t.self {
-			hosts := strings.Join(slices.DeleteFunc(slices.Clone(s.Hostnames), func(h string) bool { return h == "" }), ", ")
-			if hosts != "" {
-				hosts = " for " + hosts
-			}
-			add(ref, "", "Secret %s is not there: a self-signed certificate is used%s", id, hosts)
-		}
 		for id := range t.routes {
 			if t.data == nil {
 				break
@@ -88,6 +81,11 @@ func (m *Manager) statusProblems(ref route.Ref, s route.Status, add func(route.R
 	s = s.Program(gateway, m.serving)
 	judge := func(where string, list []metav1.Condition) {
 		for _, c := range list {
+			// What its listeners say is said there; addresses are told of apart.
+			if c.Reason == string(gatewayv1.GatewayReasonListenersNotResolved) ||
+				c.Type == string(gatewayv1.GatewayConditionProgrammed) && m.places[gateway].Refused != "" {
+				continue
+			}
 			// What waits is no problem yet; what is not accepted cannot be programmed.
 			if bad[c.Type] != c.Status || c.Reason == string(gatewayv1.GatewayReasonPending) || c.Type == string(gatewayv1.GatewayConditionProgrammed) && c.Reason == string(gatewayv1.GatewayReasonInvalid) && where == "" {
 				continue
