@@ -1,5 +1,7 @@
 package echo
 
+//lint:file-ignore SA1019 net/http serves no connection that was upgraded to h2c.
+
 import (
 	"bytes"
 	"context"

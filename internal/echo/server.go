@@ -49,8 +49,9 @@ type Options struct {
 
 // Server is a set of open ports. Its methods are safe for concurrent use.
 type Server struct {
-	o       Options
-	http    *http.Server
+	o    Options
+	http *http.Server
+	//lint:ignore SA1019 see http.go
 	h2      *http2.Server
 	inbound *inbound // connections that turned out to be HTTP/1
 	grpc    func() *grpc.Server

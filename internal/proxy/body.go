@@ -26,7 +26,8 @@ type body struct {
 type bodyKind uint8
 
 const (
-	bodyNone bodyKind = iota
+	// The zero value means no body.
+	_ bodyKind = iota
 	// bodyWhole is all here, and can be sent again.
 	bodyWhole
 	// bodyStream comes while it is sent.

@@ -145,6 +145,7 @@ func readOptions(in []*corev3.HeaderValueOption) (set, add []message.Field) {
 		// The older field says whether to append; servers that know only the newer one
 		// leave it out, and its zero value, which would append, cannot be told from
 		// nothing said. Envoy replaces then.
+		//lint:ignore SA1019 it is what servers send
 		if o.GetAppend().GetValue() {
 			add = append(add, f)
 		} else {

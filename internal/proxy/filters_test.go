@@ -147,7 +147,7 @@ func TestCompressionAndErrorPages(t *testing.T) {
 	w := simple(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
 		if r.URL.Path == "/error" {
-			http.Error(w, "the backend's", 503)
+			http.Error(w, "the backend's", http.StatusServiceUnavailable)
 			return
 		}
 		io.WriteString(w, long)

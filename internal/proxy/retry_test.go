@@ -201,7 +201,7 @@ func TestEarlyResponse(t *testing.T) {
 		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 			panic(err)
 		}
-		http.Error(w, "too large", 413)
+		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 	})
 	pr, pw := io.Pipe()
 	defer pw.Close()

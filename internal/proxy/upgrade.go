@@ -72,7 +72,8 @@ func (x *exchange) tunnel() {
 		x.release(false)
 	}()
 	x.headSent = true
-	if err := x.s.WriteHead(&x.res, false); err == nil {
+	err = x.s.WriteHead(&x.res, false)
+	if err == nil {
 		err = x.s.Flush()
 	}
 	if err != nil {

@@ -21,7 +21,7 @@ type Options struct {
 // The names that Fairway goes by.
 const (
 	DefaultController        gatewayv1.GatewayController = "fairway.dev/gateway"
-	DefaultIngressController                             = "fairway.dev/ingress"
+	DefaultIngressController string                      = "fairway.dev/ingress"
 )
 
 func (o *Options) clusterDomain() string {

@@ -191,8 +191,10 @@ func TestOutliersAreEjectedAndComeBack(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	v := newSet(t).Update(spec(1, &model.UpstreamPolicy{MaxRequests: 2}), nil)
-	if v.Enter() != nil || v.Enter() != nil {
-		t.Fatal("refused too early")
+	for range 2 {
+		if err := v.Enter(); err != nil {
+			t.Fatalf("refused too early: %v", err)
+		}
 	}
 	if err := v.Enter(); err != errTooManyRequests {
 		t.Errorf("got %v", err)
@@ -202,15 +204,15 @@ func TestLimits(t *testing.T) {
 		t.Error(err)
 	}
 	for i := range leastRetries {
-		if !v.EnterRetry(0) {
+		if ok, _ := v.EnterRetry(0); !ok {
 			t.Errorf("retry %d was refused", i)
 		}
 	}
-	if v.EnterRetry(0) {
+	if ok, _ := v.EnterRetry(0); ok {
 		t.Error("a retry above the budget")
 	}
 	v.LeaveRetry()
-	if !v.EnterRetry(0) {
+	if ok, _ := v.EnterRetry(0); !ok {
 		t.Error("a retry below the budget was refused")
 	}
 }
