@@ -11,8 +11,7 @@ test: ## everything that needs no download but Go modules; root or not
 
 lint:
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
-	go vet ./...
-	go vet -tags parity,cluster,e2e ./test/... ./docs
+	go vet -tags parity,cluster,e2e,gateway,h2spec ./...
 	go run $(STATICCHECK) ./...
 
 parity: ## as root: the packet table against real kube-proxy and a real kube-apiserver
