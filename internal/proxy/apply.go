@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/fairwaynet/fairway/internal/driver"
 	"github.com/fairwaynet/fairway/internal/model"
+	"github.com/fairwaynet/fairway/internal/proxy/filter"
 	"github.com/fairwaynet/fairway/internal/proxy/match"
 )
 
@@ -86,21 +88,24 @@ func (c *config) check(b *driver.GatewayBatch) error {
 // applyUpstreams makes the views of what changed.
 func (e *Engine) applyUpstreams(b *driver.GatewayBatch) {
 	c := e.config
-	was := c.clientCertificate()
+	changed := map[model.ObjectName]bool{}
+	shown := c.settings.ClientCertificate
 	if b.Settings != nil {
 		c.settings = *b.Settings
 	}
 	for _, id := range b.DeleteCertificates {
 		delete(c.certificates, id)
+		changed[id] = true
 	}
 	for _, cert := range b.Certificates {
+		changed[cert.ID] = changed[cert.ID] || !reflect.DeepEqual(c.certificates[cert.ID], cert)
 		c.certificates[cert.ID] = cert
 	}
-	cert := c.clientCertificate()
 	for _, id := range b.DeleteUpstreams {
 		if _, ok := c.upstreams[id]; ok {
 			delete(c.upstreams, id)
-			c.views[c.slots[id].index] = nil
+			delete(c.upstreamErrs, id)
+			c.views[c.slots[id].index], c.sessions[c.slots[id].index] = nil, nil
 			c.unuse(id)
 		}
 	}
@@ -113,32 +118,51 @@ func (e *Engine) applyUpstreams(b *driver.GatewayBatch) {
 		if !ok {
 			c.slot(u.ID) // the use of being there
 		}
-		c.views[c.slots[u.ID].index] = e.upstreams.Update(u, certificateFor(&u, cert))
+		c.views[c.slots[u.ID].index] = e.upstreams.Update(u, c.clientCertificate(&u))
+		e.setSession(&u)
 	}
-	if reflect.DeepEqual(was, cert) {
+	if len(changed) == 0 && shown == c.settings.ClientCertificate {
 		return
 	}
 	for id, u := range c.upstreams {
-		if u.TLS != nil {
-			c.views[c.slots[id].index] = e.upstreams.Update(u, cert)
+		if u.TLS == nil {
+			continue
+		}
+		own := u.TLS.ClientCertificate
+		if changed[cmp.Or(own, c.settings.ClientCertificate)] || own.IsZero() && shown != c.settings.ClientCertificate {
+			c.views[c.slots[id].index] = e.upstreams.Update(u, c.clientCertificate(&u))
 		}
 	}
 }
 
-// clientCertificate is what is shown to upstreams; nil for none.
-func (c *config) clientCertificate() *model.Certificate {
-	cert, ok := c.certificates[c.settings.ClientCertificate]
-	if c.settings.ClientCertificate.IsZero() || !ok {
+// clientCertificate is what an upstream is shown: its own, or else the Gateway's;
+// nil for none. One that is named and not there is none.
+func (c *config) clientCertificate(u *model.Upstream) *model.Certificate {
+	if u.TLS == nil {
+		return nil
+	}
+	cert, ok := c.certificates[cmp.Or(u.TLS.ClientCertificate, c.settings.ClientCertificate)]
+	if !ok {
 		return nil
 	}
 	return &cert
 }
 
-func certificateFor(u *model.Upstream, cert *model.Certificate) *model.Certificate {
-	if u.TLS == nil {
-		return nil
+// setSession compiles the session persistence of an upstream. One that cannot be
+// is left out, and the upstream's state says so.
+func (e *Engine) setSession(u *model.Upstream) {
+	c, i := e.config, e.config.slots[u.ID].index
+	c.sessions[i] = nil
+	delete(c.upstreamErrs, u.ID)
+	if u.Policy == nil || u.Policy.Session == nil {
+		return
 	}
-	return cert
+	s, err := filter.NewSession(u.Policy.Session, e.sessionKey)
+	if err != nil {
+		c.upstreamErrs[u.ID] = fmt.Errorf("upstream %s: session.%w", u.ID, err)
+		return
+	}
+	c.sessions[i] = s
 }
 
 // applyListeners notes what becomes different of the tables, and returns the
@@ -254,7 +278,7 @@ func (c *config) forget(r *match.Route, ch changes) {
 // snapshot returns the configuration as requests use it.
 func (c *config) snapshot() *snapshot {
 	s := &snapshot{
-		views: slices.Clone(c.views), tables: slices.Clone(c.tables), ports: maps.Clone(c.ports),
+		views: slices.Clone(c.views), sessions: slices.Clone(c.sessions), tables: slices.Clone(c.tables), ports: maps.Clone(c.ports),
 		listeners: make(map[*model.ListenerPolicy]*listener, len(c.listeners)),
 	}
 	for _, l := range c.listeners {

@@ -115,10 +115,8 @@ func (c *compiler) rule(r *route, m *model.Rule) (*rule, error) {
 	}
 	for i := range m.Backends {
 		b := &m.Backends[i]
-		n := backend{slot: c.use(r, b.Upstream), id: b.Upstream, name: b.Upstream.String(), invalid: b.Invalid, weight: b.Weight}
-		if m.Session != nil {
-			n.session = filter.SessionUpstream(b.Upstream)
-		}
+		n := backend{slot: c.use(r, b.Upstream), id: b.Upstream, name: b.Upstream.String(), invalid: b.Invalid, weight: b.Weight,
+			session: filter.SessionUpstream(b.Upstream)}
 		if !isZero(&b.Filters) {
 			f, err := c.filters(r, &b.Filters)
 			if err != nil {

@@ -156,7 +156,11 @@ func (e *Engine) Route(id model.RouteID) (driver.RouteState, bool) {
 
 // Upstream returns how an upstream is. See driver.Gateways.
 func (e *Engine) Upstream(id model.UpstreamID) (driver.UpstreamState, bool) {
-	return e.upstreams.State(id)
+	s, ok := e.upstreams.State(id)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.Err = errors.Join(s.Err, e.config.upstreamErrs[id])
+	return s, ok
 }
 
 // Explain returns the candidates of a request at a port, and which one takes it.

@@ -52,6 +52,8 @@ type exchange struct {
 	status   int
 	reason   string
 	attempts int
+	// retrying says that this attempt is counted as a retry.
+	retrying bool
 	sent     int64 // bytes of the response's body
 	// headSent says that the client has the head of a response.
 	headSent bool
@@ -161,10 +163,7 @@ func (x *exchange) find() bool {
 
 // choose picks the backend, by weight, and applies what is said of it.
 func (x *exchange) choose() bool {
-	var b *backend
-	if x.rule.session != nil {
-		b = x.stick()
-	}
+	b := x.stick()
 	if b == nil {
 		b = x.rule.pick()
 	}

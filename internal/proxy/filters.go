@@ -166,28 +166,53 @@ func (x *exchange) filterResponse(r *message.Response) {
 		r.Fields = f.cors.Apply(r.Fields, x.after.origin)
 	}
 	r.Fields = append(r.Fields, x.after.response...)
-	if s := x.rule.session; s != nil && r == &x.res && x.ep.Addr() != x.after.sticky {
-		r.Fields = s.Start(r.Fields, filter.SessionEndpoint{Upstream: x.backend.session, Addr: x.ep.Addr()}, time.Now(), x.conn.TLS != nil)
+	if r == &x.res && x.ep.Addr() != x.after.sticky {
+		x.startSession(r)
 	}
 	if a := x.listener.altSvc; a != nil && x.conn.TLS != nil && x.conn.Protocol != "HTTP/3" {
 		r.Fields = append(r.Fields, message.Field{Name: nameAltSvc, Value: a})
 	}
 }
 
-// stick returns the backend that the request's session names; nil if there is none.
-func (x *exchange) stick() *backend {
-	e, ok := x.rule.session.Find(x.req.Fields, time.Now())
-	if !ok {
-		return nil
+// startSession begins a session at the endpoint that answered, where the rule or
+// its upstream wants one.
+func (x *exchange) startSession(r *message.Response) {
+	if s := x.sessionOf(x.backend); s != nil {
+		at := filter.SessionEndpoint{Upstream: x.backend.session, Addr: x.ep.Addr()}
+		r.Fields = s.Start(r.Fields, at, time.Now(), x.conn.TLS != nil)
 	}
+}
+
+// stick returns the backend that the request's session names; nil if there is
+// none. The rule's own persistence wins over those of its upstreams.
+func (x *exchange) stick() *backend {
+	var last *filter.Session
+	var e filter.SessionEndpoint
+	var ok bool
 	for i := range x.rule.backends {
 		b := &x.rule.backends[i]
-		if b.session == e.Upstream && b.weight > 0 && b.invalid == "" {
+		s := x.sessionOf(b)
+		if s == nil || b.weight == 0 || b.invalid != "" {
+			continue
+		}
+		if s != last {
+			e, ok = s.Find(x.req.Fields, time.Now())
+			last = s
+		}
+		if ok && b.session == e.Upstream {
 			x.after.sticky = e.Addr
 			return b
 		}
 	}
 	return nil
+}
+
+// sessionOf returns the persistence that holds for a backend; nil for none.
+func (x *exchange) sessionOf(b *backend) *filter.Session {
+	if s := x.rule.session; s != nil {
+		return s
+	}
+	return x.snap.sessions[b.slot]
 }
 
 // session is the endpoint that the request's session names.

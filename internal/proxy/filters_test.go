@@ -269,3 +269,54 @@ func (s *slowReader) Read(p []byte) (int, error) {
 	time.Sleep(time.Millisecond)
 	return s.r.Read(p[:min(len(p), 16<<10)])
 }
+
+func TestSessionsOfUpstreams(t *testing.T) {
+	w := newWorld(t, Config{})
+	sticky := service("a", backendServer(t, named("a1")), backendServer(t, named("a2")))
+	sticky.Policy = &model.UpstreamPolicy{Session: &model.SessionPersistence{Name: "of-a"}}
+	w.apply(driver.GatewayBatch{
+		Listeners: []model.Listener{httpListener("")},
+		Routes: []model.Route{routeTo("r", "a", func(r *model.Route) {
+			r.Rules[0].Backends = append(r.Rules[0].Backends, model.BackendRef{Upstream: upstreamID("b"), Weight: 1})
+		})},
+		Upstreams: []model.Upstream{sticky, service("b", backendServer(t, named("b")))},
+	})
+	began := 0
+	for range 8 {
+		res, first := get(t, w.url("/"))
+		cookies := res.Cookies()
+		if first == "b" {
+			if len(cookies) != 0 {
+				t.Fatalf("b has no sessions, and began %v", cookies)
+			}
+			continue
+		}
+		if len(cookies) != 1 || cookies[0].Name != "of-a" {
+			t.Fatalf("cookies of %s: %v", first, cookies)
+		}
+		began++
+		for range 5 {
+			req, _ := http.NewRequest("GET", w.url("/"), nil)
+			req.AddCookie(cookies[0])
+			if res, body := do(t, req); body != first || len(res.Cookies()) != 0 {
+				t.Fatalf("a session of %s got %s, %v", first, body, res.Cookies())
+			}
+		}
+	}
+	if began == 0 {
+		t.Error("no session began")
+	}
+	// The policy goes: tokens mean nothing any more.
+	sticky.Policy = nil
+	w.apply(driver.GatewayBatch{Upstreams: []model.Upstream{sticky}})
+	for range 4 {
+		if res, body := get(t, w.url("/")); len(res.Cookies()) != 0 {
+			t.Errorf("%s began %v", body, res.Cookies())
+		}
+	}
+	sticky.Policy = &model.UpstreamPolicy{Session: &model.SessionPersistence{Name: "bad name"}}
+	w.apply(driver.GatewayBatch{Upstreams: []model.Upstream{sticky}})
+	if s, _ := w.engine.Upstream(sticky.ID); s.Err == nil {
+		t.Error("the state has no error of a session that cannot be")
+	}
+}

@@ -26,6 +26,8 @@ type failure struct {
 	stale bool
 	// final says that no other endpoint would do better.
 	final bool
+	// entered says that the next attempt is within the budgets, and counted there.
+	entered bool
 }
 
 // proxy sends the request to an endpoint, again if that is safe, and answers.
@@ -43,30 +45,40 @@ func (x *exchange) proxy() {
 	defer x.endMirrors()
 	defer x.body.forget()
 	key := upstream.Key{Now: x.start, Hash: x.hash, Session: x.session()}
-	retrying := false
+	defer x.leaveRetry()
 	for {
 		x.attempts++
 		f, ok := x.attempt(&key)
-		if retrying {
-			x.view.LeaveRetry()
-			retrying = false
-		}
 		if ok {
 			return
 		}
-		if !x.again(&f) || !x.view.EnterRetry(r.retryBudget) {
-			x.giveUp(&f)
-			return
-		}
-		retrying = true
-		if !x.backoff(&f) {
-			x.view.LeaveRetry()
+		if !f.entered && !(x.again(&f) && x.enterRetry(&f)) || !x.backoff(&f) {
 			x.giveUp(&f)
 			return
 		}
 		key.Avoid, key.Now = x.ep, upstream.Now()
 		// The endpoints this request knew may be gone by now.
 		x.view = x.view.Newest()
+	}
+}
+
+// enterRetry counts another attempt, where the budgets of rule and upstream allow
+// it. It ends the one before.
+func (x *exchange) enterRetry(f *failure) bool {
+	x.leaveRetry()
+	ok, final := x.view.EnterRetry(x.rule.retryBudget)
+	if final != nil {
+		f.err = final
+	}
+	x.retrying, f.entered = ok, ok
+	return ok
+}
+
+// leaveRetry counts an attempt out that enterRetry counted.
+func (x *exchange) leaveRetry() {
+	if x.retrying {
+		x.retrying = false
+		x.view.LeaveRetry()
 	}
 }
 
@@ -172,8 +184,12 @@ func (x *exchange) roundTrip() (failure, bool) {
 		return failure{err: sendErr, unsent: x.call.Unsent(), stale: x.options.Reused}, false
 	}
 	if f := (failure{code: x.res.Status}); x.rule.retriesCode(x.res.Status) && x.again(&f) {
-		drop(x.call)
-		return f, false
+		if x.enterRetry(&f) || f.err != nil {
+			drop(x.call)
+			f.final = !f.entered
+			return f, false
+		}
+		// The rule's budget is used up: this is the answer.
 	}
 	x.respond()
 	return failure{}, true
@@ -217,7 +233,7 @@ func (x *exchange) blames(f *failure) bool {
 	if x.gone.Load() || x.body.clientFailed() != nil {
 		return false
 	}
-	return f.err != nil || f.code >= 500
+	return f.code >= 500 || f.code == 0 && f.err != nil
 }
 
 // release ends the call.
@@ -242,7 +258,7 @@ func (x *exchange) giveUp(f *failure) {
 		x.fail(504, "request timeout")
 	case errors.Is(f.err, os.ErrDeadlineExceeded):
 		x.fail(504, "backend timeout")
-	case f.code != 0:
+	case f.code != 0 && f.err == nil:
 		x.fail(f.code, "retries failed")
 	default:
 		var own *upstream.Error

@@ -19,6 +19,8 @@ import (
 type snapshot struct {
 	// views are the upstreams by slot; nil for one that is not there.
 	views []*upstream.View
+	// sessions are those of upstreams' own policies, by slot; nil for none.
+	sessions []*filter.Session
 	// tables are the ports by slot.
 	tables []*match.Table
 	// ports are the slots of tables.
@@ -59,7 +61,10 @@ type config struct {
 	slots  map[model.UpstreamID]*slot
 	free   []int
 	views  []*upstream.View
-	counts map[model.RouteID][]*ruleCounts
+	// sessions go with views, and upstreamErrs say why one is left out.
+	sessions     []*filter.Session
+	upstreamErrs map[model.UpstreamID]error
+	counts       map[model.RouteID][]*ruleCounts
 	// placed are the ports whose tables hold a route.
 	placed map[model.RouteID][]portKey
 }
@@ -72,7 +77,7 @@ func newConfig() *config {
 		listeners: map[model.ListenerID]*listener{}, routes: map[model.RouteID]*match.Route{},
 		upstreams: map[model.UpstreamID]model.Upstream{}, certificates: map[model.ObjectName]model.Certificate{},
 		ports: map[portKey]int{}, slots: map[model.UpstreamID]*slot{}, counts: map[model.RouteID][]*ruleCounts{},
-		placed: map[model.RouteID][]portKey{},
+		placed: map[model.RouteID][]portKey{}, upstreamErrs: map[model.UpstreamID]error{},
 	}
 }
 
@@ -84,7 +89,7 @@ func (c *config) slot(id model.UpstreamID) int {
 		if n := len(c.free); n > 0 {
 			s.index, c.free = c.free[n-1], c.free[:n-1]
 		} else {
-			c.views = append(c.views, nil)
+			c.views, c.sessions = append(c.views, nil), append(c.sessions, nil)
 		}
 		c.slots[id] = s
 	}
@@ -97,7 +102,7 @@ func (c *config) slot(id model.UpstreamID) int {
 func (c *config) unuse(id model.UpstreamID) {
 	s := c.slots[id]
 	if s.refs--; s.refs == 0 {
-		c.views[s.index] = nil
+		c.views[s.index], c.sessions[s.index] = nil, nil
 		c.free = append(c.free, s.index)
 		delete(c.slots, id)
 	}

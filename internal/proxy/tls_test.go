@@ -256,3 +256,43 @@ func (d *fixedDialer) DialContext(ctx context.Context, _, _ string) (net.Conn, e
 	var n net.Dialer
 	return n.DialContext(ctx, "tcp", d.addr)
 }
+
+// TestClientCertificateOfOneUpstream holds that an upstream's own certificate wins
+// over the Gateway's, and follows its rotation and its end.
+func TestClientCertificateOfOneUpstream(t *testing.T) {
+	ca := newAuthority(t)
+	addr := tlsBackend(t, ca, "", "a.internal", &tls.Config{ClientAuth: tls.RequestClientCert}, func(w http.ResponseWriter, r *http.Request) {
+		if certs := r.TLS.PeerCertificates; len(certs) > 0 {
+			io.WriteString(w, certs[0].DNSNames[0])
+		}
+	})
+	w := newWorld(t, Config{})
+	own, others := service("own", addr), service("others", addr)
+	others.TLS = &model.UpstreamTLS{ServerName: "a.internal", CAs: ca.pem}
+	own.TLS = &model.UpstreamTLS{ServerName: "a.internal", CAs: ca.pem, ClientCertificate: model.ObjectName{Namespace: "default", Name: "own"}}
+	shared := ca.secret(t, "shared", "shared-1")
+	w.apply(driver.GatewayBatch{
+		Settings: &model.GatewaySettings{ID: gateway, ClientCertificate: shared.ID}, Listeners: []model.Listener{httpListener("")},
+		Routes: []model.Route{
+			routeTo("own", "own", func(r *model.Route) { r.Rules[0].Matches[0].Path = "/own" }), routeTo("others", "others"),
+		},
+		Upstreams: []model.Upstream{own, others}, Certificates: []model.Certificate{shared, ca.secret(t, "own", "own-1")},
+	})
+	check := func(what, wantOwn, wantOthers string) {
+		t.Helper()
+		for path, want := range map[string]string{"/own": wantOwn, "/": wantOthers} {
+			if res, body := get(t, w.url(path)); res.StatusCode != 200 || body != want {
+				t.Errorf("%s: %s got %d %q, want %q", what, path, res.StatusCode, body, want)
+			}
+		}
+	}
+	check("at first", "own-1", "shared-1")
+	w.apply(driver.GatewayBatch{Certificates: []model.Certificate{ca.secret(t, "own", "own-2")}})
+	check("its own is rotated", "own-2", "shared-1")
+	w.apply(driver.GatewayBatch{Certificates: []model.Certificate{ca.secret(t, "shared", "shared-2")}})
+	check("the Gateway's is rotated", "own-2", "shared-2")
+	w.apply(driver.GatewayBatch{DeleteCertificates: []model.ObjectName{own.TLS.ClientCertificate}})
+	check("its own is gone", "", "shared-2")
+	w.apply(driver.GatewayBatch{Settings: &model.GatewaySettings{ID: gateway}})
+	check("the Gateway has none", "", "")
+}

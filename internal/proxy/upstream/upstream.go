@@ -43,6 +43,8 @@ type View struct {
 	policy    model.UpstreamPolicy
 	transport *transport
 	choice    atomic.Pointer[choice]
+	// budget is nil if the policy has none.
+	budget *budget
 }
 
 // ID returns which upstream it is.
@@ -110,6 +112,11 @@ func (u *Upstream) update(spec model.Upstream, clientCert *model.Certificate) *V
 	v.transport.limits.Store(&limits{idle: v.policy.IdleTimeout, conns: v.policy.MaxConnections, pending: v.policy.MaxPending})
 	first := u.view == nil
 	old := u.view
+	var spent *budget
+	if old != nil {
+		spent = old.budget
+	}
+	v.budget = newBudget(v.policy.RetryBudget, spent)
 	u.view = v
 	u.follow(spec)
 	endpoints := spec.Endpoints
@@ -221,6 +228,9 @@ func (v *View) Enter() error {
 		v.up.requests.Add(-1)
 		return errTooManyRequests
 	}
+	if v.budget != nil {
+		v.budget.request(Now())
+	}
 	return nil
 }
 
@@ -231,15 +241,21 @@ func (v *View) Leave() { v.up.requests.Add(-1) }
 const leastRetries = 3
 
 // EnterRetry tells whether a request may be sent again: the retries in flight
-// stay under percent of the requests in flight; zero means 20. LeaveRetry ends
-// one that was allowed.
-func (v *View) EnterRetry(percent int) bool {
+// stay under percent of the requests in flight (zero means 20), and the upstream's
+// own budget, if it has one, is not used up. LeaveRetry ends one that was allowed.
+// final says what to answer where the upstream's own budget forbids it: not what
+// failed, but final, as GEP-3388 wants it.
+func (v *View) EnterRetry(percent int) (ok bool, final error) {
 	def(&percent, 20)
 	if n := v.up.retries.Add(1); n > max(leastRetries, v.up.requests.Load()*int64(percent)/100) {
 		v.up.retries.Add(-1)
-		return false
+		return false, nil
 	}
-	return true
+	if v.budget != nil && !v.budget.retry(Now()) {
+		v.up.retries.Add(-1)
+		return false, errRetryBudget
+	}
+	return true, nil
 }
 
 // LeaveRetry ends a retry.
@@ -251,6 +267,7 @@ var (
 	errNoHealthy       = &Error{503, "no healthy endpoints"}
 	errUnresolved      = &Error{503, "host not resolved"}
 	errTooManyRequests = &Error{503, "too many requests to the upstream"}
+	errRetryBudget     = &Error{503, "retry budget used up"}
 	errTooManyPending  = &Error{503, "too many requests wait for a connection"}
 	errInvalidTLS      = &Error{500, "invalid backend TLS policy"}
 	errConnectTimeout  = &Error{504, "connect timeout"}
