@@ -85,7 +85,9 @@ func TestGateway(t *testing.T) {
 	}
 	c.SetGateways(nil)
 	c.until("nothing is offered", func(st State) bool { return len(st.Relays) == 0 })
-	if conn, err := ns.DialContext(t.Context(), "tcp", "172.30.2.7:80"); err == nil {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if conn, err := ns.DialContext(ctx, "tcp", "172.30.2.7:80"); err == nil {
 		conn.Close()
 		t.Error("the address still answers")
 	}
