@@ -40,7 +40,9 @@ type RouteState struct {
 	// Serving is true when every listener it is attached to uses its newest form.
 	Serving bool
 	// Err is why not, or why a part of it is left out: a regular expression that
-	// does not compile, say. Requests that this part would get are answered with 500.
+	// does not compile, say. Requests that this part would get are answered with 500,
+	// with one exception: a match that cannot be read takes nothing, because what it
+	// would take is not known. Such requests go to other matches, or get 404.
 	Err error
 	// Requests counts the requests (connections, datagrams' flows) it took, by rule.
 	Requests []uint64

@@ -227,7 +227,6 @@ func (e *Engine) applyRoutes(b *driver.GatewayBatch, ch changes) {
 	for _, id := range b.DeleteRoutes {
 		if r := c.routes[id]; r != nil {
 			c.forget(r, ch)
-			delete(c.counts, id)
 			delete(c.placed, id)
 		}
 	}
@@ -238,12 +237,11 @@ func (e *Engine) applyRoutes(b *driver.GatewayBatch, ch changes) {
 		if old != nil && reflect.DeepEqual(old.Model, m) {
 			continue
 		}
-		counts := c.counts[m.ID]
-		for len(counts) < len(m.Rules) {
-			counts = append(counts, &ruleCounts{})
+		var before *route
+		if old != nil {
+			before = old.Data.(*route)
 		}
-		c.counts[m.ID] = counts
-		compiled := compile.route(m, counts)
+		compiled := compile.route(m, before)
 		r := match.Compile(m, compiled)
 		compiled.err = errors.Join(compiled.err, r.Err)
 		if old != nil {

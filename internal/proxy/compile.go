@@ -11,7 +11,7 @@ import (
 )
 
 // route is a route as requests use it. It does not change, but for its counts,
-// which belong to the route's name and outlive its forms.
+// which go on in the next form (see carry).
 type route struct {
 	model *model.Route
 	name  string // its ID as text
@@ -40,7 +40,7 @@ type rule struct {
 	session                        *filter.Session
 
 	access      *filter.Access
-	rateLimits  []*filter.RateLimit
+	rateLimits  []rateLimit
 	basicAuth   *filter.BasicAuth
 	jwt         *filter.JWT
 	maxBody     int64
@@ -71,8 +71,15 @@ type filters struct {
 	mirrors           []mirror
 }
 
+// rateLimit is a limit and what it was made of.
+type rateLimit struct {
+	*filter.RateLimit
+	model model.RateLimit
+}
+
 // mirror is where copies of requests go.
 type mirror struct {
+	model  model.Mirror
 	slot   int
 	sample *filter.Sample
 }
@@ -92,17 +99,26 @@ type compiler struct {
 }
 
 // route compiles a route. What cannot be compiled is left out: requests that this
-// part would get are answered with 500, and err of the result says why.
-func (c *compiler) route(m *model.Route, counts []*ruleCounts) *route {
+// part would get are answered with 500, and err of the result says why. old is the
+// route's form before; nil if there was none.
+func (c *compiler) route(m *model.Route, old *route) *route {
 	r := &route{model: m, name: m.ID.String()}
 	var errs []error
+	var pairs []int
+	if old != nil {
+		pairs = pairRules(old.model.Rules, m.Rules)
+	}
 	for i := range m.Rules {
 		out, err := c.rule(r, &m.Rules[i])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: rules[%d].%w", m.ID, i, err))
 			out.err = "invalid rule"
 		}
-		out.ruleCounts = counts[i]
+		if pairs != nil && pairs[i] >= 0 {
+			out.carry(old.rules[pairs[i]])
+		} else {
+			out.ruleCounts = &ruleCounts{}
+		}
 		r.rules = append(r.rules, out)
 	}
 	r.err = errors.Join(errs...)
@@ -161,7 +177,7 @@ func (r *rule) policy(p *model.TrafficPolicy) (err error) {
 		if err != nil {
 			return fmt.Errorf("policy.rateLimits[%d].%w", i, err)
 		}
-		r.rateLimits = append(r.rateLimits, l)
+		r.rateLimits = append(r.rateLimits, rateLimit{l, p.RateLimits[i]})
 	}
 	if p.BasicAuth != nil {
 		if r.basicAuth, err = filter.NewBasicAuth(p.BasicAuth); err != nil {
@@ -209,7 +225,7 @@ func (c *compiler) filters(r *route, m *model.Filters) (*filters, error) {
 		if err != nil {
 			return nil, fmt.Errorf("mirrors[%d].%w", i, err)
 		}
-		f.mirrors = append(f.mirrors, mirror{slot: c.use(r, mm.Upstream), sample: s})
+		f.mirrors = append(f.mirrors, mirror{model: *mm, slot: c.use(r, mm.Upstream), sample: s})
 	}
 	if m.ExternalAuth != nil {
 		f.auth = newExtAuth(m.ExternalAuth, c.use(r, m.ExternalAuth.Upstream))

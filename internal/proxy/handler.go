@@ -3,8 +3,11 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fairwaynet/fairway/internal/model"
@@ -25,21 +28,51 @@ type connection struct {
 	// port is the slot of its table.
 	port       int
 	serverName []byte
+
+	// conn is nil for QUIC.
+	conn net.Conn
+	// mu guards tunneled: the protocol of an HTTP/1.1 connection was changed, and no
+	// request will follow.
+	mu       sync.Mutex
+	tunneled bool
+}
+
+// wake ends the wait for a request: the protocol then sees that it closes.
+func (c *connection) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.tunneled {
+		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// tunnel has the connection be let alone until it is cut (DrainTimeout).
+func (c *connection) tunnel() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tunneled = true
+	_ = c.conn.SetReadDeadline(time.Time{})
 }
 
 func (h handler) prepare(c *listen.Conn, protocol string) {
 	snap := h.e.snap.Load()
-	c.Info.Listener = &connection{port: snap.ports[portKey{number: c.Port()}], serverName: []byte(c.ServerName)}
+	own := &connection{port: snap.ports[portKey{number: c.Port()}], serverName: []byte(c.ServerName), conn: c.Conn}
+	c.Info.Listener = own
 	c.Info.Protocol = protocol
 	c.Info.Closing = c.Closing
-	// A deadline that has passed wakes the protocol, which then sees that it closes.
-	c.OnDrain(func() { _ = c.Conn.SetReadDeadline(time.Unix(1, 0)) })
+	c.OnDrain(own.wake)
 }
 
 // HTTP1 serves a connection of HTTP/1.1.
 func (h handler) HTTP1(c *listen.Conn) {
 	h.prepare(c, "HTTP/1.1")
-	_ = http1.Serve(c.Conn, &c.Info, http1.NewLimits(c.Policy()), h.e.serve)
+	err := http1.Serve(c.Conn, &c.Info, http1.NewLimits(c.Policy()), h.e.serve)
+	var two *http1.PrefaceError
+	if errors.As(err, &two) { // the listener has HTTP/2 switched off
+		_ = two.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(two.Conn, "HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+		_ = two.Conn.Close()
+	}
 }
 
 // HTTP2 serves a connection of HTTP/2.

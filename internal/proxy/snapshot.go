@@ -64,7 +64,6 @@ type config struct {
 	// sessions go with views, and upstreamErrs say why one is left out.
 	sessions     []*filter.Session
 	upstreamErrs map[model.UpstreamID]error
-	counts       map[model.RouteID][]*ruleCounts
 	// placed are the ports whose tables hold a route.
 	placed map[model.RouteID][]portKey
 }
@@ -76,7 +75,7 @@ func newConfig() *config {
 	return &config{
 		listeners: map[model.ListenerID]*listener{}, routes: map[model.RouteID]*match.Route{},
 		upstreams: map[model.UpstreamID]model.Upstream{}, certificates: map[model.ObjectName]model.Certificate{},
-		ports: map[portKey]int{}, slots: map[model.UpstreamID]*slot{}, counts: map[model.RouteID][]*ruleCounts{},
+		ports: map[portKey]int{}, slots: map[model.UpstreamID]*slot{},
 		placed: map[model.RouteID][]portKey{}, upstreamErrs: map[model.UpstreamID]error{},
 	}
 }

@@ -85,5 +85,8 @@ func (x *exchange) tunnel() {
 		x.gone.Store(true)
 		return
 	}
+	if c, ok := x.conn.Listener.(*connection); ok && x.conn.Protocol == "HTTP/1.1" {
+		c.tunnel()
+	}
 	_, x.sent, _ = l4.Pipe(x.engine.ctx, front, back, x.listener.policy.TCPIdleTimeout, &x.engine.upgraded)
 }

@@ -46,8 +46,9 @@ type condition struct {
 	re          *regexp.Regexp // instead of value
 }
 
-// Compile makes a route ready. A match that cannot be compiled is left out, and
-// Err of the result says which; requests never get to it. The route must not be
+// Compile makes a route ready. A match that cannot be compiled takes nothing, and
+// Err of the result says which: what it would take is not known, and to refuse all
+// that it might would take requests from other routes. The route must not be
 // changed afterwards.
 func Compile(r *model.Route, data any) *Route {
 	out := &Route{Model: r, Data: data, key: r.ID.String()}
