@@ -13,6 +13,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -29,6 +30,7 @@ import (
 	"github.com/fairwaynet/fairway/internal/proxy/l4"
 	"github.com/fairwaynet/fairway/internal/proxy/listen"
 	"github.com/fairwaynet/fairway/internal/proxy/match"
+	"github.com/fairwaynet/fairway/internal/proxy/message"
 	"github.com/fairwaynet/fairway/internal/proxy/upstream"
 )
 
@@ -49,6 +51,10 @@ type Config struct {
 	SessionKey model.Secret
 	// Tracing is off if nil.
 	Tracing *Tracing
+	// HeadMemory is how many bytes all heads of HTTP/1.1 and HTTP/2 together may use
+	// that have come in part; 0: 64 MiB. Those above it are refused: with 503, or
+	// ENHANCE_YOUR_CALM.
+	HeadMemory int64
 	// OnChange, if set, is called when a state may have changed other than by Apply.
 	OnChange func()
 }
@@ -63,6 +69,7 @@ type Engine struct {
 	accessLog  *accessLog
 	tracer     *tracer
 	metrics    *metrics
+	heads      *message.Heads
 	mirrors    mirrors
 	snap       atomic.Pointer[snapshot]
 	// unmatched counts requests that found no listener.
@@ -84,10 +91,15 @@ type Engine struct {
 
 var _ driver.Gateways = (*Engine)(nil)
 
+// defaultHeadMemory is what 16,384 slow clients with short heads need, or 1,024 with
+// the longest.
+const defaultHeadMemory = 64 << 20
+
 // New returns an engine that serves nothing yet.
 func New(c Config) (*Engine, error) {
 	e := &Engine{log: c.Logger, sessionKey: c.SessionKey, upstreams: upstream.NewSet(c.Network), config: newConfig(), network: c.Network}
 	e.relay.Dialer = c.Network.Dialer
+	e.heads = message.NewHeads(cmp.Or(c.HeadMemory, defaultHeadMemory))
 	if e.log == nil {
 		e.log = slog.Default()
 	}

@@ -66,7 +66,9 @@ func (h handler) prepare(c *listen.Conn, protocol string) {
 // HTTP1 serves a connection of HTTP/1.1.
 func (h handler) HTTP1(c *listen.Conn) {
 	h.prepare(c, "HTTP/1.1")
-	err := http1.Serve(c.Conn, &c.Info, http1.NewLimits(c.Policy()), h.e.serve)
+	limits := http1.NewLimits(c.Policy())
+	limits.Heads = h.e.heads
+	err := http1.Serve(c.Conn, &c.Info, limits, h.e.serve)
 	var two *http1.PrefaceError
 	if errors.As(err, &two) { // the listener has HTTP/2 switched off
 		_ = two.Conn.SetWriteDeadline(time.Now().Add(time.Second))
@@ -83,6 +85,7 @@ func (h handler) HTTP2(c *listen.Conn) {
 		MaxConcurrentStreams: p.MaxConcurrentStreams, MaxHeaderBytes: p.MaxHeaderBytes, MaxHeaders: p.MaxHeaders,
 		MaxRequests: p.MaxRequestsPerConn, HeaderTimeout: p.HeaderTimeout, BodyIdleTimeout: p.BodyIdleTimeout,
 		WriteIdleTimeout: p.WriteIdleTimeout, KeepAliveTimeout: p.KeepAliveTimeout,
+		Heads: h.e.heads,
 	}, h.e.serve)
 }
 

@@ -46,6 +46,7 @@ var (
 	errTrailer         = refuse(400, "framing in a trailer")
 	errTruncated       = refuse(400, "body cut short")
 	errHeadCut         = refuse(400, "head cut short")
+	errHeads           = refuse(503, "too many slow heads")
 	errHeadTimeout     = refuse(408, "head too slow")
 	errBodyTimeout     = refuse(408, "body too slow")
 

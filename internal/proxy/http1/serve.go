@@ -13,7 +13,7 @@ import (
 	"github.com/fairwaynet/fairway/internal/proxy/message"
 )
 
-// Limits bound what a client may do. All must be above zero but MaxRequests.
+// Limits bound what a client may do. All must be set but MaxRequests and Heads.
 type Limits struct {
 	// MaxHead is how long a request's head may be, and a trailer section.
 	MaxHead int
@@ -30,6 +30,9 @@ type Limits struct {
 	Write time.Duration
 	// Idle is between two requests.
 	Idle time.Duration
+	// Heads bounds the memory of heads that come slowly, over all connections; nil:
+	// no bound.
+	Heads *message.Heads
 }
 
 // NewLimits returns those of a policy, with its defaults.
@@ -220,6 +223,12 @@ func (c *server) tryRead(fd uintptr) bool {
 // readHead reads the head of a request, of which some bytes are here.
 func (c *server) readHead(s *stream) error {
 	m := &s.in
+	held := 0 // of limits.Heads
+	defer func() {
+		if held > 0 {
+			c.limits.Heads.Give(held)
+		}
+	}()
 	for tried := 0; ; {
 		b := m.buf[m.from:m.to]
 		// Parsing again pays only if a line has ended since.
@@ -242,6 +251,13 @@ func (c *server) readHead(s *stream) error {
 			c.w.read.by.Store(clock() + int64(c.limits.Head))
 		}
 		tried = len(b)
+		m.makeRoom()
+		if more := len(m.buf) - held; more > 0 {
+			if !c.limits.Heads.Take(more) {
+				return errHeads
+			}
+			held += more
+		}
 		switch err := m.fill(); err {
 		case nil, errWoken:
 		case errTimeout:

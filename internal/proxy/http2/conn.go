@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairwaynet/fairway/internal/proxy/http2/hpack"
+	"github.com/fairwaynet/fairway/internal/proxy/message"
 )
 
 // role is what differs between the two ends of a connection. All of it is called
@@ -79,7 +80,8 @@ type conn struct {
 
 	wbuf, wspare []byte
 	queued       int64 // bytes that were ever handed to the socket
-	acks         int   // bytes of control frames in wbuf that the peer made us write
+	heads        *message.Heads
+	acks         int // bytes of control frames in wbuf that the peer made us write
 	flushing     bool
 	flushed      sync.Cond // flushing became false
 	wdeadline    int64
@@ -113,7 +115,9 @@ func (c *conn) read() error {
 	large := (*[]byte)(nil)
 	small := make([]byte, smallRead)
 	c.rbuf = small
+	held := 0 // of heads
 	defer func() {
+		c.heads.Give(held)
 		if large != nil {
 			readBuffers.Put(large)
 		}
@@ -145,6 +149,18 @@ func (c *conn) read() error {
 			c.w = copy(c.rbuf, rest)
 			c.r = 0
 		}
+		// What a head in the making needs is counted while it is waited for.
+		want := 0
+		if c.headID != 0 || c.begun && c.w > 3 && c.rbuf[3] == frameHeaders {
+			want = len(c.rbuf) + cap(c.headBuf)
+		}
+		if want > held && !c.heads.Take(want-held) {
+			return &ConnError{Code: EnhanceYourCalm, Reason: "too many slow heads"}
+		}
+		if want < held {
+			c.heads.Give(held - want)
+		}
+		held = want
 		n, err := c.nc.Read(c.rbuf[c.w:])
 		c.w += n
 		if n > 0 {
@@ -287,9 +303,7 @@ func (c *conn) onContinuation(f *frame) error {
 	id := c.headID
 	c.headID = 0
 	err := c.role.headers(id, c.headEnd, c.headDep, c.headBuf)
-	if cap(c.headBuf) > maxFrame {
-		c.headBuf = nil
-	}
+	c.headBuf = nil // split blocks are rare: an idle connection keeps nothing of one
 	return err
 }
 

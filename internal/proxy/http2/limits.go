@@ -3,6 +3,8 @@ package http2
 import (
 	"cmp"
 	"time"
+
+	"github.com/fairwaynet/fairway/internal/proxy/message"
 )
 
 // Limits bounds what clients may do. A zero field means the default beside it.
@@ -29,6 +31,9 @@ type Limits struct {
 	// AllowConnect hands CONNECT (RFC 9110 9.3.6) to the handler. Otherwise it is
 	// answered with 501. Extended CONNECT is always taken.
 	AllowConnect bool
+	// Heads bounds the memory of heads that come in part, over all connections; nil:
+	// no bound. A connection above it is ended with ENHANCE_YOUR_CALM.
+	Heads *message.Heads
 }
 
 func (l Limits) withDefaults() Limits {

@@ -67,6 +67,7 @@ func Serve(conn net.Conn, info *message.ConnInfo, limits Limits, h message.Handl
 	sc.server = true
 	sc.maxHeaderBytes, sc.maxHeaders = l.MaxHeaderBytes, l.MaxHeaders
 	sc.writeTimeout = l.WriteIdleTimeout
+	sc.heads = l.Heads
 	sc.streamWindow, sc.connWindow = l.StreamWindow, l.ConnWindow
 	sc.init(conn, sc)
 	sc.quiet.L = &sc.mu
