@@ -208,9 +208,10 @@ func TestWorkIsThatOfTheChange(t *testing.T) {
 	if len(first) != 1 || !first[0].Full || len(first[0].Routes) != n || len(first[0].Listeners) != 1 || len(first[0].Upstreams) != 1 {
 		t.Fatalf("%d batches, the first with %d routes", len(first), len(first[0].Routes))
 	}
-	next := func(what string, ok func(b driver.GatewayBatch) bool) {
+	next := func(what string, change func(), ok func(b driver.GatewayBatch) bool) {
 		t.Helper()
 		before := len(g.Batches())
+		change()
 		r.until(func() string {
 			if len(g.Batches()) == before {
 				return "no batch after " + what
@@ -222,20 +223,20 @@ func TestWorkIsThatOfTheChange(t *testing.T) {
 			t.Errorf("after %s: %+v", what, b)
 		}
 	}
-	r.apply(aRoute("r7", "/other"))
-	next("a route", func(b driver.GatewayBatch) bool {
+	next("a route", func() { r.apply(aRoute("r7", "/other")) }, func(b driver.GatewayBatch) bool {
 		return !b.Full && len(b.Routes) == 1 && b.Routes[0].ID.Name == "r7" && b.Settings == nil && len(b.Listeners)+len(b.Upstreams)+len(b.DeleteRoutes) == 0
 	})
-	r.apply(strings.Replace(aGateway, "[10.244.0.5]", "[10.244.0.6]", 1))
-	next("an endpoint", func(b driver.GatewayBatch) bool {
+	next("an endpoint", func() { r.apply(strings.Replace(aGateway, "[10.244.0.5]", "[10.244.0.6]", 1)) }, func(b driver.GatewayBatch) bool {
 		return !b.Full && len(b.Upstreams) == 1 && b.Upstreams[0].Endpoints[0].Addr.String() == "10.244.0.6:8080" && len(b.Routes)+len(b.Listeners) == 0
 	})
-	txn := r.st.DB.WriteTxn(r.st.HTTPRoutes)
-	if _, err := store.Delete(txn, r.st.HTTPRoutes, "default", "r7"); err != nil {
-		t.Fatal(err)
+	remove := func() {
+		txn := r.st.DB.WriteTxn(r.st.HTTPRoutes)
+		if _, err := store.Delete(txn, r.st.HTTPRoutes, "default", "r7"); err != nil {
+			t.Fatal(err)
+		}
+		txn.Commit()
 	}
-	txn.Commit()
-	next("a deletion", func(b driver.GatewayBatch) bool { return len(b.DeleteRoutes) == 1 && len(b.Routes) == 0 })
+	next("a deletion", remove, func(b driver.GatewayBatch) bool { return len(b.DeleteRoutes) == 1 && len(b.Routes) == 0 })
 }
 
 // A data plane that takes nothing keeps what it has, is told of, and gets all of
