@@ -177,3 +177,14 @@ func TestHTTP2SwitchedOff(t *testing.T) {
 		t.Errorf("HTTP/1.1: got %d", res.StatusCode)
 	}
 }
+
+// rawRequest sends bytes and returns the status of the answer.
+func rawRequest(t *testing.T, addr, text string) (net.Conn, int) {
+	t.Helper()
+	c := slowHead(t, addr, text)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, res.StatusCode
+}

@@ -51,10 +51,10 @@ func serve(t *testing.T, limits Limits, h message.Handler) (*Server, *http.Clien
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(&tls.Config{Certificates: []tls.Certificate{certificate(t)}}, limits, func(c *quic.Conn) (*message.ConnInfo, error) {
+	s := NewServer(&tls.Config{Certificates: []tls.Certificate{certificate(t)}}, limits, func(c *quic.Conn) (*message.ConnInfo, *Limits, error) {
 		state := c.ConnectionState().TLS
 		peer := c.RemoteAddr().(*net.UDPAddr).AddrPort()
-		return &message.ConnInfo{Client: peer, Peer: peer, Local: netip.MustParseAddrPort(pc.LocalAddr().String()), TLS: &state, Started: time.Now()}, nil
+		return &message.ConnInfo{Client: peer, Peer: peer, Local: netip.MustParseAddrPort(pc.LocalAddr().String()), TLS: &state, Started: time.Now()}, nil, nil
 	}, h)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(pc) }()

@@ -40,6 +40,20 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// Loosest returns the larger of each field of two, defaults filled in.
+func (l Limits) Loosest(o Limits) Limits {
+	l, o = l.withDefaults(), o.withDefaults()
+	return Limits{
+		MaxConcurrentStreams: max(l.MaxConcurrentStreams, o.MaxConcurrentStreams),
+		MaxHeaderBytes:       max(l.MaxHeaderBytes, o.MaxHeaderBytes),
+		MaxHeaders:           max(l.MaxHeaders, o.MaxHeaders),
+		HandshakeTimeout:     max(l.HandshakeTimeout, o.HandshakeTimeout),
+		BodyIdleTimeout:      max(l.BodyIdleTimeout, o.BodyIdleTimeout),
+		WriteIdleTimeout:     max(l.WriteIdleTimeout, o.WriteIdleTimeout),
+		KeepAliveTimeout:     max(l.KeepAliveTimeout, o.KeepAliveTimeout),
+	}
+}
+
 // What a connection may hold in memory of bodies that nobody has read.
 const (
 	streamWindow = 256 << 10
@@ -59,8 +73,9 @@ type Server struct {
 // NewServer returns a server. config must have certificates, or ways to find them;
 // its NextProtos and versions are not used. info makes what is known of each
 // connection, its Protocol set to "HTTP/3"; an error refuses the connection's
-// requests. 0-RTT is not taken, so that no request can be replayed.
-func NewServer(config *tls.Config, limits Limits, info func(*quic.Conn) (*message.ConnInfo, error), h message.Handler) *Server {
+// requests. The Limits it gives, if not nil, hold for the heads, fields and bodies of
+// the connection instead. 0-RTT is not taken, so that no request can be replayed.
+func NewServer(config *tls.Config, limits Limits, info func(*quic.Conn) (*message.ConnInfo, *Limits, error), h message.Handler) *Server {
 	l := limits.withDefaults()
 	s := &Server{limits: l}
 	s.server = &http3.Server{
@@ -79,20 +94,31 @@ func NewServer(config *tls.Config, limits Limits, info func(*quic.Conn) (*messag
 		IdleTimeout:    l.KeepAliveTimeout,
 		Logger:         slog.New(slog.DiscardHandler),
 		ConnContext: func(ctx context.Context, c *quic.Conn) context.Context {
-			i, err := info(c)
+			i, own, err := info(c)
 			if err != nil {
 				_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeRequestRejected), "")
 				return ctx
 			}
 			i.Protocol = "HTTP/3"
-			return context.WithValue(ctx, infoKey{}, i)
+			of := &connection{info: i, limits: &s.limits}
+			if own != nil {
+				l := own.withDefaults()
+				of.limits = &l
+			}
+			return context.WithValue(ctx, connectionKey{}, of)
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, h) }),
 	}
 	return s
 }
 
-type infoKey struct{}
+type connectionKey struct{}
+
+// connection is what is known of one.
+type connection struct {
+	info   *message.ConnInfo
+	limits *Limits
+}
 
 // Serve serves on conn until Shutdown or Close; then it returns nil. It does not
 // close conn.
@@ -112,11 +138,11 @@ func (s *Server) Close() error { return s.server.Close() }
 
 // serve gives one request to h.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, h message.Handler) {
-	info, ok := r.Context().Value(infoKey{}).(*message.ConnInfo)
+	of, ok := r.Context().Value(connectionKey{}).(*connection)
 	if !ok {
 		panic(http.ErrAbortHandler)
 	}
-	st := &stream{w: w, r: r, info: info, limits: &s.limits, control: http.NewResponseController(w)}
+	st := &stream{w: w, r: r, info: of.info, limits: of.limits, control: http.NewResponseController(w)}
 	if status := st.request(); status != 0 {
 		w.Header()["Date"] = nil
 		w.WriteHeader(status)

@@ -60,9 +60,12 @@ func (s *stream) request() int {
 	if !message.ValidToken(req.Method) || !message.ValidAuthority(req.Authority) || !options && !message.ValidPath(req.Path) {
 		return http.StatusBadRequest
 	}
-	n := 0
+	n, size := 0, len(r.Method)+len(r.Host)+len(r.RequestURI)
 	for name, values := range r.Header {
 		n += len(values)
+		for _, v := range values {
+			size += len(name) + len(v) + 32 // RFC 9114 4.2.2
+		}
 		name = strings.ToLower(name)
 		id := message.Lookup([]byte(name))
 		switch id {
@@ -88,7 +91,7 @@ func (s *stream) request() int {
 			req.Fields = append(req.Fields, message.Field{Name: []byte(name), Value: []byte(strings.TrimSpace(v)), ID: id})
 		}
 	}
-	if n > s.limits.MaxHeaders {
+	if n > s.limits.MaxHeaders || size > s.limits.MaxHeaderBytes {
 		return http.StatusRequestHeaderFieldsTooLarge
 	}
 	slices.SortStableFunc(req.Fields, func(a, b message.Field) int { return strings.Compare(string(a.Name), string(b.Name)) })

@@ -343,6 +343,45 @@ func (p *PacketPort) ByServerName(name string) (model.ListenerID, *model.Listene
 	return model.ListenerID{}, nil, false
 }
 
+// Admit counts a QUIC connection for a server name in at its listener, as those
+// of TCP are counted, and returns the listener's policy; false, and nothing is
+// counted, if there is no listener, or a limit of it is reached. leave counts the
+// connection out.
+func (p *PacketPort) Admit(serverName string, from netip.Addr) (policy *model.ListenerPolicy, leave func(), ok bool) {
+	e := p.find(serverName)
+	if e == nil {
+		return nil, nil, false
+	}
+	policy = e.m.Policy
+	who := client(from)
+	if !p.port.clients.add(who, policy.MaxConnectionsPerClient) {
+		e.run.refused.Add(1)
+		return nil, nil, false
+	}
+	leave = func() {
+		e.run.open.Add(-1)
+		p.port.clients.remove(who)
+	}
+	if e.run.open.Add(1) > maxConnections(policy) {
+		leave()
+		e.run.refused.Add(1)
+		return nil, nil, false
+	}
+	e.run.accepted.Add(1)
+	return policy, leave, true
+}
+
+// Policies are those of the listeners that QUIC serves now.
+func (p *PacketPort) Policies() []*model.ListenerPolicy {
+	var out []*model.ListenerPolicy
+	for _, e := range p.port.table.Load().all {
+		if e.quic != nil {
+			out = append(out, e.m.Policy)
+		}
+	}
+	return out
+}
+
 // Judge is Conn.Judge for a QUIC connection with a server name.
 func (p *PacketPort) Judge(serverName, host string) Verdict {
 	t := p.port.table.Load()

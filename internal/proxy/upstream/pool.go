@@ -132,7 +132,7 @@ func (p *pool) open1(v *View, o *Options) (message.Call, error) {
 		return nil, err
 	}
 	if d.h2 {
-		if call := p.share(d).open(); call != nil {
+		if call := p.share(d); call != nil {
 			return call, nil
 		}
 		return nil, errConnect

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"time"
 
 	"github.com/fairwaynet/fairway/internal/proxy/message"
@@ -33,12 +34,29 @@ func (p *pool) open2(v *View, o *Options) (message.Call, error) {
 			}
 		}
 		if p.open >= l.conns {
-			p.mu.Unlock()
-			return nil, errTooManyPending
+			if c := p.idlest(); c != nil {
+				p.mu.Unlock()
+				call, err := p.awaitStream(c, o, l)
+				if call != nil || err != nil {
+					return call, err
+				}
+				continue // that connection ended
+			}
+			// All are ending, or are of HTTP/1.1.
+			c, err := p.wait(o, l)
+			if err != nil {
+				return nil, err
+			}
+			if c != nil {
+				o.Reused = true
+				return c, nil
+			}
+			p.mu.Lock()
+		} else {
+			p.open++
 		}
-		p.open++
 		d := &dialing{done: make(chan struct{})}
-		if p.t.spec.proxyHeader == 0 {
+		if p.t.spec.proxyHeader == 0 && p.dialing == nil {
 			p.dialing = d
 		}
 		p.mu.Unlock()
@@ -53,6 +71,43 @@ func (p *pool) open2(v *View, o *Options) (message.Call, error) {
 		close(d.done)
 		return call, err
 	}
+}
+
+// idlest returns the connection with the fewest calls; nil if there is none. mu is
+// held.
+func (p *pool) idlest() *conn2 {
+	var best *conn2
+	for _, c := range p.shared {
+		if c.usable() && (best == nil || c.client.InFlight() < best.client.InFlight()) {
+			best = c
+		}
+	}
+	return best
+}
+
+// awaitStream waits until a connection has room for a call. It returns nothing if
+// the connection ended.
+func (p *pool) awaitStream(c *conn2, o *Options, l *limits) (message.Call, error) {
+	up := p.t.up
+	if up.pending.Add(1) > int64(l.pending) {
+		up.pending.Add(-1)
+		return nil, errTooManyPending
+	}
+	defer up.pending.Add(-1)
+	until := time.Now().Add(p.t.spec.connect)
+	if !o.Deadline.IsZero() && o.Deadline.Before(until) {
+		until = o.Deadline
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	defer cancel()
+	call, err := c.client.Open(ctx)
+	switch {
+	case err == nil:
+		return call, nil
+	case ctx.Err() != nil:
+		return nil, errConnectTimeout
+	}
+	return nil, nil
 }
 
 // stream opens one on the first connection that takes it, and forgets those that
@@ -110,18 +165,21 @@ func (p *pool) connect2(o *Options) (message.Call, error) {
 		p.mu.Unlock()
 		return newConn1(p, d, p.t.spec.proxyHeader == 0), nil
 	}
-	if call := p.share(d).open(); call != nil {
+	if call := p.share(d); call != nil {
 		return call, nil
 	}
 	return nil, errConnect
 }
 
-// share makes a connection one of HTTP/2, for all who come.
-func (p *pool) share(d dialed) *conn2 {
+// share makes a connection one of HTTP/2, for all who come, and opens its first
+// stream before the others can; nil if it has broken already.
+func (p *pool) share(d dialed) message.Call {
 	c := newConn2(p, d)
 	p.mu.Lock()
 	p.multiplexed = p.t.config != nil
 	keep := !p.closed && p.t.spec.proxyHeader == 0
+	c.single = !keep
+	call := c.open()
 	watch := keep && !p.watched
 	if keep {
 		p.shared = append(p.shared, c)
@@ -131,6 +189,5 @@ func (p *pool) share(d dialed) *conn2 {
 	if watch {
 		p.t.up.set.watch(p)
 	}
-	c.single = !keep
-	return c
+	return call
 }
