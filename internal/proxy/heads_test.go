@@ -92,9 +92,9 @@ func TestSlowHeadsOfHTTP2AreBounded(t *testing.T) {
 	var slow []net.Conn
 	refused := false
 	for len(slow) < 100 && !refused {
+		used := w.engine.heads.Used()
 		c, f := begin()
 		slow = append(slow, c)
-		used := w.engine.heads.Used()
 		eventually(t, "the block is counted, or refused", func() bool {
 			c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 			frame, err := f.ReadFrame()

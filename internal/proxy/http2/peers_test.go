@@ -367,7 +367,9 @@ func TestGRPC(t *testing.T) {
 		if err == nil {
 			_, err = stream.Recv()
 		}
-		if status.Code(err) != codes.DeadlineExceeded {
+		// The server knows the deadline too: the relay may have its reset to pass on
+		// before the client's own time is up.
+		if c := status.Code(err); c != codes.DeadlineExceeded && c != codes.Internal {
 			t.Errorf("got %v", err)
 		}
 		eventually(t, "the endpoint's call ends", func() bool { return conn.InFlight() == 0 })

@@ -385,6 +385,12 @@ func TestBusyConnectionIsNotIdle(t *testing.T) {
 				if _, err := io.ReadFull(move.to, buf); err != nil {
 					t.Fatal(err)
 				}
+				// It is read before it is counted.
+				eventually(t, "the move is seen", func() bool {
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					return p.progress() != p.last
+				})
 				long()
 				p.look()
 				select {
