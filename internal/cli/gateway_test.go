@@ -290,9 +290,14 @@ func TestHostGateway(t *testing.T) {
 		}
 		return ""
 	})
-	if text, code := run("get", "routes"); code != 0 || !strings.Contains(text, "default/app:"+backendPort) {
-		t.Errorf("%d: %s", code, text)
-	}
+	// It answers requests before it answers commands.
+	eventually(t, func() string {
+		text, code := run("get", "routes")
+		if code != 0 || !strings.Contains(text, "default/app:"+backendPort) {
+			return fmt.Sprintf("%d: %s", code, text)
+		}
+		return ""
+	})
 
 	// Requests go on while a second one takes over; none may fail.
 	stop, failed := make(chan struct{}), make(chan error, 1)
